@@ -1,0 +1,1 @@
+"""Measuring the gateway and the ledger beside others."""

@@ -1,0 +1,1 @@
+"""Adapters to inference servers: one file each, behind one port."""

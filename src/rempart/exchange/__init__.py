@@ -1,0 +1,1 @@
+"""The state machine of one exchange: events in, commands out (pure)."""

@@ -1,0 +1,1 @@
+"""The ASGI edge: routes, and the loop that performs the exchange's commands."""

@@ -1,0 +1,98 @@
+"""What the gateway needs of other rooms, as protocols; `wiring.py` brings the parts that fit.
+
+The gateway imports neither engines nor the ledger's insides. A part that keeps these contracts can stand in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Awaitable, Mapping, Sequence
+from typing import Protocol
+
+import msgspec
+
+from rempart.ledger.draft import Fact, LogState, Receipt
+from rempart.wire.job import Job
+
+
+class Target(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a model is served."""
+
+    model: str
+    """Name the client uses."""
+    served_name: str
+    """Name the engine knows it by; the body's `model` is replaced when they differ."""
+    digest: str
+    """`sha256:<hex>` of the weights, or empty."""
+    engine: Engine
+    created: int = 0
+    """Unix seconds, for `/v1/models`."""
+
+
+class Engine(Protocol):
+    """Somebody else's inference server. Cancelling the task that awaits, or closing the generator, closes the
+    engine's connection at once: engines stop generating when their client is gone.
+
+    Raises only `EngineError` and its kin: unreachable or dying -> `EngineUnavailable`, a 4xx of the engine's own ->
+    `EngineRefused` with its status and message, silence past the deadline -> `EngineTimeout`, nonsense or a stream
+    that ends without `[DONE]` -> `EngineError`. Never a partial answer without an error.
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    async def answer(self, job: Job) -> bytes:
+        """The whole JSON answer of a request with `stream` false; at most `limits.answer_bytes_max`."""
+        ...
+
+    def stream(self, job: Job) -> AsyncGenerator[list[bytes], None]:
+        """The `data:` payloads of the engine's server-sent events, in batches as they arrive, without `[DONE]`."""
+        ...
+
+
+class Router(Protocol):
+    """Which engine serves which model, now."""
+
+    def route(self, model: str) -> Target:
+        """Raises `ModelNotFound`, or `EngineUnavailable` when none that serves it is up."""
+        ...
+
+    def models(self) -> Sequence[Target]:
+        """All that is served, up or not."""
+        ...
+
+    def down(self) -> Mapping[str, str]:
+        """Engine name -> why it is not ready; empty when all are."""
+        ...
+
+
+class Record(Protocol):
+    """The ledger's side of one exchange: request, pieces, response, in this order; never two at once."""
+
+    async def request(self, facts: Mapping[str, Fact], body: bytes) -> Receipt:
+        """Durable when it returns. Raises `LedgerUnavailable`."""
+        ...
+
+    def piece(self, data: bytes) -> Awaitable[None] | None:
+        """Written before it returns (`kill -9` loses nothing); durable within 250 ms. In strict mode: await the answer."""
+        ...
+
+    async def response(self, facts: Mapping[str, Fact], body: bytes) -> Receipt:
+        """Durable when it returns; closes the exchange. Also without a request before it (refused)."""
+        ...
+
+
+class Journal(Protocol):
+    """The ledger as the gateway sees it."""
+
+    async def open(
+        self, exchange: str, *, actor: str, role: str, key: str, subjects: Sequence[str], retention: str
+    ) -> Record:
+        """`subjects` are identities in clear; they become pseudonyms here and are written nowhere else.
+        Raises `LedgerUnavailable` when nothing can be recorded, before any work is done."""
+        ...
+
+    async def event(self, type: str, facts: Mapping[str, Fact]) -> Receipt:
+        """An entry that is no exchange: start, stop, key, config, meter, refusals."""
+        ...
+
+    def state(self) -> LogState: ...

@@ -1,0 +1,46 @@
+"""`Draft`: what is to be recorded, before the ledger adds ids, time, keys and commitments (pure)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TypeAlias
+
+import msgspec
+
+Scalar: TypeAlias = str | bool | int
+Fact: TypeAlias = Scalar | list[str] | Mapping[str, Scalar]
+
+
+class Draft(msgspec.Struct, frozen=True, kw_only=True):
+    """One entry to be. `facts` stand in clear in the log: never personal data, decimals as strings (ADR 0001)."""
+
+    type: str
+    facts: Mapping[str, Fact]
+    body: bytes | None = None
+    """Plaintext content (JSON); encrypted before it touches any file. None: an entry without a body."""
+
+
+class Receipt(msgspec.Struct, frozen=True):
+    """The entry is durable: it survives a power cut, and its index is never given to another."""
+
+    index: int
+    leaf_hash: bytes
+    """32 bytes, SHA-256(0x00 ‖ entry) as in RFC 6962 section 2.1."""
+
+
+class LogState(msgspec.Struct, frozen=True, kw_only=True):
+    """Where the log stands, for `/readyz`, `/metrics` and the page."""
+
+    origin: str
+    entries: int
+    """Entries acknowledged."""
+    tree_size: int
+    """Entries under the last signed checkpoint."""
+    root: bytes
+    """32 bytes."""
+    lag_s: float
+    """Age of the oldest acknowledged entry that no checkpoint covers yet."""
+    syncs: int
+    """fdatasync calls since the start."""
+    failure: str
+    """Why nothing is recorded any more; empty while all is well."""

@@ -1,0 +1,50 @@
+"""Every bound of the system, the unit last in the name. What may be configured has its default here."""
+
+from __future__ import annotations
+
+from typing import Final
+
+# What a client may send.
+body_bytes_max: Final = 16 * 1024 * 1024
+header_bytes_max: Final = 32 * 1024
+header_count_max: Final = 100
+request_head_s: Final = 10.0
+request_body_s: Final = 30.0
+keep_alive_s: Final = 75.0
+connections_max: Final = 12_000
+model_name_chars_max: Final = 256
+subject_chars_max: Final = 256
+choices_max: Final = 128
+
+# What an exchange may take.
+exchanges_max: Final = 4_096
+exchange_s: Final = 900.0
+engine_connect_s: Final = 5.0
+engine_first_byte_s: Final = 300.0
+engine_between_bytes_s: Final = 120.0
+answer_bytes_max: Final = 64 * 1024 * 1024
+event_bytes_max: Final = 1024 * 1024
+client_stall_s: Final = 60.0
+cancel_s: Final = 1.0
+drain_s: Final = 30.0
+
+# The ledger.
+entry_bytes_max: Final = 65_535
+commit_records_max: Final = 256
+commit_window_s: Final = 0.005
+piece_sync_s: Final = 0.25
+integrate_s: Final = 1.0
+segment_bytes: Final = 64 * 1024 * 1024
+reserve_bytes_per_exchange: Final = 64 * 1024
+seed_leaves_bits: Final = 20
+subject_cache_max: Final = 10_000
+recent_exchanges_max: Final = 10_000
+
+# Engines that Rempart starts.
+engine_start_s: Final = 600.0
+engine_restart_first_s: Final = 0.5
+engine_restart_most_s: Final = 30.0
+
+# Keys.
+revocation_s: Final = 1.0
+key_name_chars_max: Final = 128
