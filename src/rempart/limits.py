@@ -10,6 +10,7 @@ header_bytes_max: Final = 32 * 1024
 header_count_max: Final = 100
 request_head_s: Final = 10.0
 request_body_s: Final = 30.0
+discard_s: Final = 2.0
 keep_alive_s: Final = 75.0
 connections_max: Final = 12_000
 model_name_chars_max: Final = 256

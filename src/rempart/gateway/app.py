@@ -1,0 +1,248 @@
+"""`Gateway`: the ASGI application. It finds the route, knows what runs, and is the border where errors become answers.
+
+Order of the checks of one request: Host allow-list, route, API key, then the route's own. Everything after the key of
+an exchange is recorded; what is turned away before it is only counted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping
+from uuid import uuid4
+
+import msgspec
+
+from rempart.errors import (
+    ClientGone,
+    HostNotAllowed,
+    LedgerUnavailable,
+    MethodNotAllowed,
+    NotFound,
+    RempartError,
+    RequestTimeout,
+    ShuttingDown,
+    Unauthenticated,
+)
+from rempart.exchange import events as e
+from rempart.gateway.exchanges import Exchanges
+from rempart.gateway.http import Receive, Request, Scope, Send
+from rempart.gateway.lookups import Lookups
+from rempart.gateway.metrics import Metrics
+from rempart.gateway.perform import Performer
+from rempart.gateway.ports import Console, Journal, Router
+from rempart.identity.caller import Caller
+from rempart.identity.keyring import KeyRing
+from rempart.identity.quota import Meter
+
+_log = logging.getLogger("rempart.gateway")
+_SANE_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
+_MINUTE_S = 60.0
+# After the drain's limit everything left is cut; recording that takes moments.
+_CUT_S = 5.0
+
+
+class Parts(msgspec.Struct, frozen=True, kw_only=True):
+    """What the gateway works with."""
+
+    journal: Journal
+    keyring: KeyRing
+    meter: Meter
+    router: Router
+    console: Console
+
+
+class Policy(msgspec.Struct, frozen=True, kw_only=True):
+    """What the configuration says about the gateway."""
+
+    allowed_hosts: frozenset[str]
+    """Host names in lower case, without port."""
+    metrics_open: bool
+    """`/metrics` needs no key (loopback only)."""
+    body_bytes_max: int
+    exchanges_max: int
+    exchange_s: float
+    drain_s: float
+    retention: str
+    """Retention class of new exchanges."""
+
+
+class Gateway:
+    """One per process. Call `tick` once a second and `drain` before the end."""
+
+    def __init__(self, parts: Parts, policy: Policy) -> None:
+        self._parts = parts
+        self._policy = policy
+        self.metrics = Metrics(parts.journal.state)
+        self.running: set[Performer] = set()
+        self.draining = False
+        self._refusals: Counter[str] = Counter()
+        self._minute_began = 0.0
+        self._metered: Mapping[str, object] = {}
+        self._exchanges = Exchanges(self)
+        self._lookups = Lookups(self)
+        post = self._exchanges.answer
+        self._routes: dict[str, tuple[str, Callable[[Request, Caller], Awaitable[None]]]] = {
+            "/v1/chat/completions": ("POST", post),
+            "/v1/completions": ("POST", post),
+            "/v1/embeddings": ("POST", post),
+            "/v1/models": ("GET", self._lookups.models),
+        }
+        self._open_routes: dict[str, Callable[[Request], Awaitable[None]]] = {
+            "/healthz": self._lookups.healthz,
+            "/readyz": self._lookups.readyz,
+            "/metrics": self._metrics,
+        }
+
+    @property
+    def parts(self) -> Parts:
+        return self._parts
+
+    @property
+    def policy(self) -> Policy:
+        return self._policy
+
+    def full(self) -> bool:
+        """As many exchanges run as may."""
+        return len(self.running) > self._policy.exchanges_max
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request = Request(scope, receive, send)
+        try:
+            _name(request)
+            await self._answer(request)
+        except ClientGone:
+            return
+        except RempartError as error:
+            await self._refuse(request, error)
+        except Exception:  # the request edge: one broken request must not show its insides, nor stop the others
+            _log.exception("A request failed in a way that was not foreseen.")
+            if request.started:
+                raise
+            await request.reply_error(RempartError("Something failed inside Rempart.", hint="See the server's log."))
+
+    async def _answer(self, request: Request) -> None:
+        open_route = self._open_routes.get(request.path)
+        if open_route is not None:
+            _only(request, "GET")
+            await open_route(request)
+            return
+        self._check_host(request)
+        route = self._routes.get(request.path)
+        if route is not None:
+            _only(request, route[0])
+            await route[1](request, self.authenticate(request))
+        elif request.path.startswith("/v1/models/"):
+            _only(request, "GET")
+            await self._lookups.model(request, self.authenticate(request))
+        elif request.path.startswith("/rempart/v1/exchanges/"):
+            _only(request, "GET")
+            await self._lookups.exchange(request, self.authenticate(request))
+        else:
+            await self._page(request)
+
+    async def _refuse(self, request: Request, error: RempartError) -> None:
+        if isinstance(error, Unauthenticated | HostNotAllowed):
+            self._refusals[error.code] += 1
+            self.metrics.refused.labels(error.code).inc()
+        if not request.started:
+            await request.reply_error(error)
+
+    def _check_host(self, request: Request) -> None:
+        host = request.header(b"host").decode("latin-1").lower()
+        name = host.rsplit(":", 1)[0] if not host.endswith("]") else host
+        if name not in self._policy.allowed_hosts:
+            raise HostNotAllowed(
+                "This server does not answer to that Host name.",
+                hint="Use one of its own names, or add the name to server.allowed_hosts.",
+            )
+
+    def authenticate(self, request: Request) -> Caller:
+        """Raises `Unauthenticated`."""
+        scheme, _, presented = request.header(b"authorization").partition(b" ")
+        if scheme.lower() != b"bearer":
+            raise Unauthenticated(
+                "No API key was sent.", hint="Send the header 'Authorization: Bearer rp_…'; ask an admin for a key."
+            )
+        return self._parts.keyring.authenticate(presented.strip().decode("latin-1"), time.time())
+
+    async def _metrics(self, request: Request) -> None:
+        if not self._policy.metrics_open:
+            self._check_host(request)
+            self.authenticate(request).require("read_metrics")
+        await self._lookups.metrics(request)
+
+    async def _page(self, request: Request) -> None:
+        page = self._parts.console.page(request.path, request.header(b"if-none-match").decode("latin-1"))
+        if page is None:
+            raise NotFound(f"There is nothing at {request.path}.", hint="See docs/api.md for what there is.")
+        if request.method not in ("GET", "HEAD"):
+            raise _method(request, "GET")
+        await request.reply(page.status, page.body, list(page.headers))
+
+    async def tick(self, now: float) -> None:
+        """Once a second, `now` in loop time: cut what is past its deadline; each minute, record what was counted."""
+        for performer in tuple(self.running):
+            if now > performer.deadline:
+                performer.interrupt(e.Cut(error=_too_long(self._policy.exchange_s)))
+        if not self._minute_began:
+            self._minute_began = now
+        if now - self._minute_began >= _MINUTE_S:
+            self._minute_began = now
+            await self.record_counts()
+
+    async def record_counts(self) -> None:
+        """Write the refusals and the meters of the last minute, if there were any."""
+        refusals, self._refusals = self._refusals, Counter()
+        totals = self._parts.meter.totals(time.time())
+        try:
+            if refusals:
+                await self._parts.journal.event("refusals", {"counts": dict(refusals)})
+            if totals and totals != self._metered:
+                await self._parts.journal.event("meter", {"totals": totals})
+                self._metered = totals
+        except LedgerUnavailable:
+            self._refusals.update(refusals)  # kept for when it can be written; `/readyz` tells the reason
+
+    async def drain(self) -> None:
+        """Take nothing new, let what runs end, and cut what is left after `drain_s`."""
+        self.draining = True
+        if not await self._idle(self._policy.drain_s):
+            for performer in tuple(self.running):
+                performer.interrupt(e.Cut(error=ShuttingDown("The server is stopping.", hint="Send it again.")))
+            await self._idle(_CUT_S)
+
+    async def _idle(self, most_s: float) -> bool:
+        until = asyncio.get_running_loop().time() + most_s
+        while self.running:
+            if asyncio.get_running_loop().time() > until:
+                return False
+            await asyncio.sleep(0.02)
+        return True
+
+
+def _name(request: Request) -> None:
+    """Every answer carries `x-request-id`: the client's own when it is sane, else a new one."""
+    given = request.header(b"x-request-id")
+    if not _SANE_ID.fullmatch(given):
+        given = uuid4().hex.encode()
+    request.answer_headers.append((b"x-request-id", given))
+
+
+def _only(request: Request, method: str) -> None:
+    if request.method != method and not (method == "GET" and request.method == "HEAD"):
+        raise _method(request, method)
+
+
+def _method(request: Request, method: str) -> MethodNotAllowed:
+    request.answer_headers.append((b"allow", method.encode()))
+    return MethodNotAllowed(f"{request.path} takes {method} only.", hint=f"Send {method}.")
+
+
+def _too_long(exchange_s: float) -> RequestTimeout:
+    return RequestTimeout(
+        f"The exchange took longer than {exchange_s:g} s.", hint="Ask for fewer tokens, or raise server.exchange_s."
+    )

@@ -1,0 +1,171 @@
+"""`DoorProtocol`: uvicorn's HTTP/1.1 protocol with bounds on heads, bodies, connections and stalls.
+
+uvicorn bounds none of these by itself. One sweep a second over the open connections enforces the deadlines, so that
+a request costs no timer of its own. Errors are written in OpenAI's shape, also those that happen before any
+application is called.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any, Final
+from uuid import uuid4
+
+from httptools import HttpParserError, HttpParserUpgrade
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+from rempart import limits
+from rempart.errors import HeadersTooLarge, InvalidRequest, Overloaded, RempartError, RequestTimeout
+from rempart.wire.errors import error_body
+
+DOOR: Final = "rempart.door"
+"""Key of the connection in an ASGI scope."""
+
+
+class DoorProtocol(HttpToolsProtocol):
+    """One connection. Its state is `None` head time when idle, else the loop time at which the head or body began."""
+
+    head_since: float | None = None
+    body_since: float | None = None
+    stalled_since: float | None = None
+    _raw_bytes = 0
+    _head_bytes = 0
+    _head_count = 0
+    _when_gone: Callable[[], None] | None = None
+    _refusal: RempartError | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        if len(self.connections) > limits.connections_max:
+            self.refuse(Overloaded("Too many connections are open.", hint="Try again in a moment.", retry_after_s=1))
+            return
+        self.head_since = self.loop.time()
+
+    def data_received(self, data: bytes) -> None:
+        if self._refusal is not None:
+            return
+        self._unset_keepalive_if_required()
+        if self.head_since is None and self.body_since is None:
+            self.head_since = self.loop.time()
+        try:
+            self.parser.feed_data(data)
+        except HttpParserUpgrade:
+            # Offers such as `Upgrade: h2c` (Java's default client) may be ignored: RFC 9110 section 7.8.
+            return
+        except HttpParserError:
+            self.refuse(InvalidRequest("The request is not valid HTTP/1.1.", hint="Check the client or the proxy."))
+            return
+        if self.head_since is not None:
+            # The parser reports a header only when it is whole: an endless one shows in the raw count alone.
+            self._raw_bytes += len(data)
+        if self._head_over():
+            self.refuse(
+                HeadersTooLarge(
+                    f"The headers are over {limits.header_bytes_max} bytes or {limits.header_count_max} lines.",
+                    hint="Send fewer or shorter headers.",
+                )
+            )
+
+    def _head_over(self) -> bool:
+        return (
+            self._head_count > limits.header_count_max
+            or self._head_bytes > limits.header_bytes_max
+            or self._raw_bytes > limits.header_bytes_max
+        )
+
+    def on_message_begin(self) -> None:
+        self._head_bytes = self._raw_bytes = self._head_count = 0
+        super().on_message_begin()
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._head_count += 1
+        self._head_bytes += len(name) + len(value)
+        if not self._head_over():
+            super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        if self._head_over():
+            return  # data_received answers 431 as soon as the parser returns
+        self.head_since = None
+        self.body_since = self.loop.time()
+        self._raw_bytes = 0
+        self.scope[DOOR] = self  # type: ignore[typeddict-unknown-key]
+        super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        if self.cycle is not None and self.body_since is not None:
+            super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        if self.cycle is not None and self.body_since is not None:
+            self.body_since = None
+            super().on_message_complete()
+
+    def pause_writing(self) -> None:
+        self.stalled_since = self.loop.time()
+        super().pause_writing()
+
+    def resume_writing(self) -> None:
+        self.stalled_since = None
+        super().resume_writing()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.head_since = self.body_since = self.stalled_since = None
+        super().connection_lost(exc)
+        if self._when_gone is not None:
+            self._when_gone()
+
+    def when_gone(self, callback: Callable[[], None] | None) -> None:
+        """Call back once when the client closes its connection; None forgets. Costs no task, unlike `receive`."""
+        self._when_gone = callback
+        if callback is not None and self.transport.is_closing():
+            callback()
+
+    def sweep(self, now: float) -> None:
+        """Close what is past its deadline. `now` is loop time in seconds."""
+        if self.head_since is not None and now - self.head_since > limits.request_head_s:
+            self.refuse(RequestTimeout("The request's headers did not arrive in time.", hint="Send them at once."))
+        elif self.body_since is not None and now - self.body_since > limits.request_body_s:
+            self._late_body()
+        elif self.stalled_since is not None and now - self.stalled_since > limits.client_stall_s:
+            self.transport.abort()
+
+    def _late_body(self) -> None:
+        """The application is waiting for this body; it sees its client gone, records that, and writes nothing."""
+        self.refuse(RequestTimeout("The request's body did not arrive in time.", hint="Send it at once."))
+
+    def refuse(self, error: RempartError) -> None:
+        """Answer without calling the application, and close."""
+        self._refusal = error
+        self.head_since = self.body_since = None
+        if self.transport.is_closing():
+            return
+        if self.pipeline or (
+            self.cycle is not None and self.cycle.response_started and not self.cycle.response_complete
+        ):
+            self.transport.abort()  # an answer is under way: ours would stand in the middle of it
+            return
+        if self.cycle is not None and not self.cycle.response_complete:
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
+        body = error_body(error)
+        head = [
+            STATUS_LINE[error.http_status],
+            b"content-type: application/json\r\ncontent-length: ",
+            str(len(body)).encode(),
+            b"\r\nconnection: close\r\nx-request-id: ",
+            uuid4().hex.encode(),
+            b"\r\n",
+        ]
+        if error.retry_after_s is not None:
+            head.append(b"retry-after: %d\r\n" % error.retry_after_s)
+        head.append(b"\r\n")
+        self.transport.write(b"".join(head) + body)
+        self.transport.close()
+
+
+def sweep(connections: set[Any], now: float) -> None:
+    """Apply the deadlines to all open connections."""
+    for connection in tuple(connections):
+        connection.sweep(now)

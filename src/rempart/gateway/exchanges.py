@@ -1,0 +1,101 @@
+"""`Exchanges.answer`: from an authenticated POST to a finished, recorded exchange."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from time import perf_counter
+from typing import TYPE_CHECKING
+
+from rempart import limits
+from rempart.errors import RempartError, ShuttingDown
+from rempart.exchange import events as e
+from rempart.exchange.machine import Exchange
+from rempart.gateway.admission import Admission
+from rempart.gateway.http import Request
+from rempart.gateway.metrics import Pace
+from rempart.gateway.perform import Performer
+from rempart.identity.caller import Caller
+from rempart.wire.requests import Call, parse
+
+if TYPE_CHECKING:
+    from rempart.gateway.app import Gateway
+
+
+def new_exchange_id(now: float) -> str:
+    """32 hex digits: 12 of milliseconds since 1970, so that ids sort by time, then 20 random ones."""
+    return f"{int(now * 1000):012x}{secrets.token_hex(10)}"
+
+
+class Exchanges:
+    """The exchanges of one gateway."""
+
+    def __init__(self, gateway: Gateway) -> None:
+        self._gateway = gateway
+
+    async def answer(self, request: Request, caller: Caller) -> None:
+        """Raises `LedgerUnavailable` when not even a refusal can be recorded."""
+        gateway = self._gateway
+        began = perf_counter()
+        exchange = new_exchange_id(time.time())
+        request.answer_headers.append((b"x-rempart-exchange", exchange.encode()))
+        first = await self._first(request)
+        call = first.call if isinstance(first, e.Asked) else None
+        record = await gateway.parts.journal.open(
+            exchange,
+            actor=caller.actor,
+            role=caller.role,
+            key=caller.key,
+            subjects=_subjects(request, caller, call),
+            retention=gateway.policy.retention,
+        )
+        admission = Admission(caller, gateway.parts.meter, gateway.parts.router, gateway)
+        pace = Pace(gateway.metrics)
+        performer = Performer(Exchange(exchange), request, record, admission, pace)
+        performer.deadline = asyncio.get_running_loop().time() + gateway.policy.exchange_s
+        gateway.running.add(performer)
+        gateway.metrics.running.inc()
+        try:
+            await performer.run(first)
+        finally:
+            gateway.running.discard(performer)
+            gateway.metrics.running.dec()
+            self._measure(performer, admission, call, began, pace)
+
+    async def _first(self, request: Request) -> e.Asked | e.Refused:
+        received = b""
+        try:
+            if self._gateway.draining:
+                raise ShuttingDown("The server is stopping.", hint="Send it again in a moment.", retry_after_s=5)
+            received = await request.body(self._gateway.policy.body_bytes_max)
+            return e.Asked(call=parse(request.path, received))
+        except RempartError as error:
+            return e.Refused(error=error, received=received)
+
+    def _measure(
+        self, performer: Performer, admission: Admission, call: Call | None, began: float, pace: Pace
+    ) -> None:
+        facts = performer.facts
+        series = self._gateway.metrics.series(
+            admission.model, call.operation if call else "", str(facts.get("outcome", "lost"))
+        )
+        series.requests.inc()
+        series.duration.observe(perf_counter() - began)
+        if pace.first:
+            series.ttft.observe(pace.first - began)
+        series.count(facts.get("tokens_prompt", 0), facts.get("tokens_completion", 0))
+
+
+def _subjects(request: Request, caller: Caller, call: Call | None) -> tuple[str, ...]:
+    """Whose data this is: the key's owner, the person the client names, and the one a trusted proxy names."""
+    found = [caller.owner] if caller.owner else []
+    if call is not None and call.subject:
+        found.append(call.subject)
+    if caller.trust_subject_header:
+        named = request.header(b"x-rempart-subject").decode("latin-1")[: limits.subject_chars_max]
+        if named:
+            found.append(named)
+    return tuple(dict.fromkeys(found))
+
+

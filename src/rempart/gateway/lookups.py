@@ -1,0 +1,88 @@
+"""`Lookups`: what is read and no exchange: models, health, metrics, and what an exchange became in the ledger."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from rempart.errors import ModelNotFound, NotFound
+from rempart.gateway.http import NO_STORE, Request
+from rempart.gateway.ports import Target
+from rempart.identity.caller import Caller
+
+if TYPE_CHECKING:
+    from rempart.gateway.app import Gateway
+
+_EXCHANGE_ID = re.compile(r"[0-9a-f]{32}")
+_json = msgspec.json.Encoder()
+
+
+class Lookups:
+    """The reads of one gateway."""
+
+    def __init__(self, gateway: Gateway) -> None:
+        self._gateway = gateway
+
+    async def models(self, request: Request, caller: Caller) -> None:
+        data = [_model(target) for target in self._gateway.parts.router.models() if caller.may_use(target.model)]
+        await request.reply_json(200, _json.encode({"object": "list", "data": data}))
+
+    async def model(self, request: Request, caller: Caller) -> None:
+        name = request.path.removeprefix("/v1/models/")
+        for target in self._gateway.parts.router.models():
+            if target.model == name and caller.may_use(name):
+                await request.reply_json(200, _json.encode(_model(target)))
+                return
+        raise ModelNotFound(f"There is no model {name!r} for this key.", hint="See GET /v1/models.", param="model")
+
+    async def healthz(self, request: Request) -> None:
+        """The process lives. Says nothing about whether it can serve."""
+        await request.reply_json(200, b'{"status":"ok"}')
+
+    async def readyz(self, request: Request) -> None:
+        """200 when an exchange would be taken now, else 503 with the reasons."""
+        reasons: dict[str, str] = {}
+        failure = self._gateway.parts.journal.state().failure
+        if failure:
+            reasons["ledger"] = failure
+        if self._gateway.draining:
+            reasons["server"] = "draining"
+        if self._gateway.full():
+            reasons["server"] = "full"
+        down = self._gateway.parts.router.down()
+        if down and not self._gateway.parts.router.up():
+            reasons.update({f"engine {name}": why for name, why in down.items()})
+        status = 503 if reasons else 200
+        await request.reply_json(status, _json.encode({"ready": not reasons, "reasons": reasons, "engines": down}))
+
+    async def metrics(self, request: Request) -> None:
+        content = (b"content-type", b"text/plain; version=0.0.4; charset=utf-8")
+        await request.reply(200, self._gateway.metrics.text(), [content, NO_STORE])
+
+    async def exchange(self, request: Request, caller: Caller) -> None:
+        """Entries of one exchange, and the checkpoint that covers them. A user sees what was asked with the same key."""
+        exchange = request.path.removeprefix("/rempart/v1/exchanges/")
+        journal = self._gateway.parts.journal
+        trace = journal.recent(exchange) if _EXCHANGE_ID.fullmatch(exchange) else None
+        if trace is None or not (trace.key == caller.key or caller.may("read_ledger")):
+            raise NotFound(
+                "No recent exchange has that id, or it is not this key's.",
+                hint="Older ones are shown by 'rempart ledger show ID'.",
+            )
+        state = journal.state()
+        entries = [
+            {"index": entry.index, "type": entry.type, "leaf_hash": entry.leaf_hash.hex()} for entry in trace.entries
+        ]
+        body = {
+            "exchange": exchange,
+            "entries": entries,
+            "checkpoint": {"origin": state.origin, "size": state.tree_size, "root": state.root.hex()},
+            "integrated": all(entry.index < state.tree_size for entry in trace.entries),
+        }
+        await request.reply_json(200, _json.encode(body))
+
+
+def _model(target: Target) -> dict[str, object]:
+    return {"id": target.model, "object": "model", "created": target.created, "owned_by": target.engine}

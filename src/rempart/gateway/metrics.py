@@ -1,0 +1,111 @@
+"""`Metrics`: what `/metrics` tells Prometheus. Labels are bounded: models of this site, outcomes, operations."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from time import perf_counter
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+from rempart.ledger.draft import LogState
+
+_LATENCY_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
+_TOKEN_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1.0, 2.5)
+
+
+class _Series:
+    """The children of one label set, looked up once."""
+
+    __slots__ = ("duration", "requests", "tokens_completion", "tokens_prompt", "ttft")
+
+    def __init__(self, metrics: Metrics, model: str, operation: str, outcome: str) -> None:
+        self.requests = metrics.requests.labels(model, operation, outcome)
+        self.duration = metrics.duration.labels(model, operation)
+        self.tokens_prompt = metrics.tokens.labels(model, "prompt")
+        self.tokens_completion = metrics.tokens.labels(model, "completion")
+        self.ttft = metrics.ttft.labels(model)
+
+
+class Pace:
+    """When pieces of one stream were relayed."""
+
+    __slots__ = ("_gaps", "_last", "_metrics", "first")
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+        self._gaps: Histogram | None = None
+        self._last = 0.0
+        self.first = 0.0
+        """`perf_counter` of the first piece; 0 before it."""
+
+    def mark(self, model: str) -> None:
+        now = perf_counter()
+        if self._gaps is None:
+            self.first = now
+            self._gaps = self._metrics.inter_token.labels(model)
+        else:
+            self._gaps.observe(now - self._last)
+        self._last = now
+
+
+class Metrics:
+    """The gateway's figures. One per process."""
+
+    def __init__(self, ledger: Callable[[], LogState]) -> None:
+        registry = CollectorRegistry()
+        self._registry = registry
+        self.requests = Counter(
+            "rempart_requests", "Exchanges ended.", ["model", "operation", "outcome"], registry=registry
+        )
+        self.refused = Counter(
+            "rempart_unauthenticated", "Requests refused before any exchange existed.", ["code"], registry=registry
+        )
+        self.tokens = Counter("rempart_tokens", "Tokens counted.", ["model", "kind"], registry=registry)
+        self.duration = Histogram(
+            "rempart_exchange_seconds",
+            "From the whole request to the end of the answer.",
+            ["model", "operation"],
+            buckets=_LATENCY_S,
+            registry=registry,
+        )
+        self.ttft = Histogram(
+            "rempart_time_to_first_token_seconds",
+            "From the whole request to the first relayed piece of a stream.",
+            ["model"],
+            buckets=_LATENCY_S,
+            registry=registry,
+        )
+        self.inter_token = Histogram(
+            "rempart_inter_token_seconds",
+            "Between relayed pieces of a stream.",
+            ["model"],
+            buckets=_TOKEN_S,
+            registry=registry,
+        )
+        self.running = Gauge("rempart_exchanges_running", "Exchanges under way (the queue).", registry=registry)
+        self._gauges(ledger)
+        self._series: dict[tuple[str, str, str], _Series] = {}
+
+    def _gauges(self, ledger: Callable[[], LogState]) -> None:
+        facts: tuple[tuple[str, str, Callable[[LogState], float]], ...] = (
+            ("rempart_ledger_entries", "Entries acknowledged.", lambda s: float(s.entries)),
+            ("rempart_ledger_tree_size", "Entries under the last checkpoint.", lambda s: float(s.tree_size)),
+            ("rempart_ledger_lag_seconds", "Age of the oldest entry that no checkpoint covers.", lambda s: s.lag_s),
+            ("rempart_ledger_syncs", "fdatasync calls since the start.", lambda s: float(s.syncs)),
+            ("rempart_ledger_failed", "1 when nothing can be recorded.", lambda s: float(bool(s.failure))),
+        )
+        for name, text, read in facts:
+            gauge = Gauge(name, text, registry=self._registry)
+            gauge.set_function(lambda read=read: read(ledger()))  # type: ignore[misc]
+
+    def series(self, model: str, operation: str, outcome: str) -> _Series:
+        """The counters of one kind of exchange. `model` must be one of this site's names, or empty."""
+        key = (model, operation, outcome)
+        found = self._series.get(key)
+        if found is None:
+            found = self._series[key] = _Series(self, model, operation, outcome)
+        return found
+
+    def text(self) -> bytes:
+        """The Prometheus text exposition format 0.0.4."""
+        return generate_latest(self._registry)

@@ -1,0 +1,208 @@
+"""`Performer`: carries out the commands of one exchange and feeds back what happened.
+
+The machine in `rempart.exchange` decides; this awaits. While the engine or the client is awaited the exchange can be
+interrupted (client gone, deadline, drain). While the ledger is awaited it cannot: what has begun to be recorded is
+recorded.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Mapping, Sequence
+from typing import TypeVar
+
+from rempart.errors import EngineError, LedgerUnavailable, RempartError
+from rempart.exchange import commands as c
+from rempart.exchange import events as e
+from rempart.exchange.machine import Exchange
+from rempart.gateway.admission import Admission
+from rempart.gateway.http import Request
+from rempart.gateway.metrics import Pace
+from rempart.gateway.ports import Engine, Record
+from rempart.ledger.draft import Fact
+from rempart.wire.job import Job
+
+_log = logging.getLogger("rempart.gateway")
+
+T = TypeVar("T")
+Interruption = e.ClientLeft | e.Cut
+
+
+class _Interrupted(Exception):
+    """Raised where the engine or the client was awaited."""
+
+
+class Performer:
+    """One exchange under way. `run` returns when its response is recorded and its answer sent."""
+
+    def __init__(
+        self, machine: Exchange, request: Request, record: Record, admission: Admission, pace: Pace
+    ) -> None:
+        self._machine = machine
+        self._request = request
+        self._record = record
+        self._admission = admission
+        self._engine: Engine | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._interruption: Interruption | None = None
+        self._waiting = False
+        self._pace = pace
+        self.deadline = 0.0
+        """Loop time after which the exchange is cut."""
+        self.facts: Mapping[str, Fact] = {}
+        """What was recorded of the response."""
+
+    def interrupt(self, interruption: Interruption) -> None:
+        """Stop waiting for engine or client. The first interruption stands; later ones change nothing."""
+        if self._interruption is not None:
+            return
+        self._interruption = interruption
+        if self._waiting and self._task is not None:
+            self._waiting = False
+            self._task.cancel()
+
+    def left(self) -> None:
+        """The client closed its connection."""
+        self.interrupt(e.ClientLeft())
+
+    async def run(self, first: e.Event) -> None:
+        """Walk from `first` to the end."""
+        self._task = asyncio.current_task()
+        self._request.when_gone(self.left)
+        try:
+            await self._follow(first)
+        finally:
+            self._request.when_gone(None)
+
+    async def _follow(self, event: e.Event | None) -> None:
+        while event is not None:
+            event = await self._carry_out(self._machine.receive(event))
+
+    async def _carry_out(self, commands: Sequence[c.Command]) -> e.Event | None:
+        """Perform in order. At most the last command of a sequence leads to another event."""
+        event: e.Event | None = None
+        for command in commands:
+            event = await self._perform(command)
+        return event
+
+    async def _perform(self, command: c.Command) -> e.Event | None:
+        match command:
+            case c.Relay():
+                return await self._relay(command)
+            case c.Admit():
+                return self._admit(command)
+            case c.RecordRequest():
+                return await self._record_request(command)
+            case c.Dispatch():
+                return await self._dispatch(command)
+            case c.RecordResponse():
+                return await self._record_response(command)
+            case c.Send():
+                await self._send(command)
+            case c.Finish():
+                await self._finish(command)
+            case c.Settle():
+                self._admission.settle(command.tokens_prompt, command.tokens_completion)
+            case c.CancelEngine():
+                pass  # leaving `_dispatch` has closed the engine's connection
+        return None
+
+    def _admit(self, command: c.Admit) -> e.Event:
+        try:
+            target, self._engine = self._admission.admit(command.call)
+        except RempartError as error:
+            return e.Refused(error=error, received=command.call.received)
+        return e.Admitted(served_name=target.served_name, digest=target.digest, engine=target.engine)
+
+    async def _record_request(self, command: c.RecordRequest) -> e.Event:
+        try:
+            receipt = await self._record.request(command.facts, command.body)
+        except LedgerUnavailable as error:
+            return e.LedgerFailed(error=error)
+        return e.RequestRecorded(index=receipt.index)
+
+    async def _record_response(self, command: c.RecordResponse) -> e.Event:
+        self.facts = command.facts
+        try:
+            receipt = await self._record.response(command.facts, command.body)
+        except LedgerUnavailable as error:
+            return e.LedgerFailed(error=error)
+        return e.ResponseRecorded(index=receipt.index)
+
+    async def _dispatch(self, command: c.Dispatch) -> e.Event | None:
+        assert self._engine is not None, "the machine dispatches only what was admitted"
+        try:
+            if command.stream:
+                return await self._stream(self._engine, command.job)
+            return e.Answered(body=await self._interruptible(self._engine.answer(command.job)))
+        except EngineError as error:
+            return e.EngineFailed(error=error)
+        except _Interrupted:
+            return self._interruption
+
+    async def _stream(self, engine: Engine, job: Job) -> e.Event | None:
+        batches = engine.stream(job)
+        try:
+            while True:
+                batch = await self._interruptible(anext(batches, None))
+                if batch is None:
+                    return e.StreamEnded()
+                event = await self._carry_out(self._machine.receive(e.Streamed(payloads=batch)))
+                if event is not None:
+                    return event
+        finally:
+            await batches.aclose()
+
+    async def _relay(self, command: c.Relay) -> e.Event | None:
+        try:
+            durable = self._record.piece(command.piece)
+            if durable is not None:
+                await durable
+        except LedgerUnavailable as error:
+            return e.LedgerFailed(error=error)
+        self._pace.mark(self._admission.model)
+        if not self._request.started:
+            await self._request.start_stream()
+        await self._interruptible(self._request.stream(command.data, more=True))
+        return None
+
+    async def _send(self, command: c.Send) -> None:
+        if self._gone():
+            return
+        if command.error is not None:
+            await self._request.reply_error(command.error)
+        else:
+            await self._request.reply_json(command.status, command.body)
+
+    async def _finish(self, command: c.Finish) -> None:
+        if self._gone():
+            return
+        if not self._request.started:
+            await self._request.start_stream()
+        await self._request.stream(command.data, more=False)
+
+    def _gone(self) -> bool:
+        return isinstance(self._interruption, e.ClientLeft)
+
+    async def _interruptible(self, awaitable: Awaitable[T]) -> T:
+        """Await engine or client; raises `_Interrupted` when the exchange is interrupted meanwhile."""
+        assert self._task is not None
+        if self._interruption is not None:
+            _discard(awaitable)
+            raise _Interrupted
+        self._waiting = True
+        try:
+            return await awaitable
+        except asyncio.CancelledError:
+            if self._waiting or self._task.uncancel() > 0:
+                raise  # not ours: the server itself is going down
+            raise _Interrupted from None
+        finally:
+            self._waiting = False
+
+
+def _discard(awaitable: Awaitable[object]) -> None:
+    """A coroutine that is never awaited would warn."""
+    if asyncio.iscoroutine(awaitable):
+        awaitable.close()

@@ -1,0 +1,242 @@
+"""`parse`: the bytes of a request become a `Call`, or an `InvalidRequest` that says what to mend (pure).
+
+Only what Rempart itself needs is read. All else, unknown fields too, goes to the engine byte for byte.
+Source: OpenAI API reference, `chat/completions`, `completions`, `embeddings`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any, Final, TypeAlias
+
+import msgspec
+
+from rempart import limits
+from rempart.errors import InvalidRequest
+
+Scalar: TypeAlias = str | bool | int
+Number: TypeAlias = int | float
+
+CHAT: Final = "/v1/chat/completions"
+OPERATIONS: Final = {CHAT: "chat", "/v1/completions": "completion", "/v1/embeddings": "embedding"}
+
+# Fields that belong to the gateway, and why a client may not send them on.
+OWNED: Final = frozenset(
+    {
+        "cache_salt",  # vLLM: separates tenants in the prefix cache (CVE-2025-46570)
+        "lora",  # llama.cpp: chooses adapters
+        "id_slot",  # llama.cpp: another client's cache
+        "slot_id",
+        "kv_transfer_params",  # vLLM: addresses of other nodes
+    }
+)
+
+# Strings that may stand in clear in an entry: these values and no others, since any other may name a person.
+_WORDS: Final = {
+    "encoding_format": frozenset({"float", "base64"}),
+    "reasoning_effort": frozenset({"none", "minimal", "low", "medium", "high", "xhigh"}),
+    "tool_choice": frozenset({"none", "auto", "required"}),
+}
+_NUMBERS: Final = (
+    "temperature",
+    "top_p",
+    "n",
+    "max_tokens",
+    "max_completion_tokens",
+    "presence_penalty",
+    "frequency_penalty",
+    "seed",
+    "top_logprobs",
+    "best_of",
+    "dimensions",
+    "parallel_tool_calls",
+    "echo",
+)
+_INTEGER_MAX: Final = 2**53
+_MEMBER = re.compile(rb'[ \t\n\r]*"(?:[^"\\]|\\.)*"[ \t\n\r]*:[ \t\n\r]*', re.DOTALL)
+_SEPARATOR = re.compile(rb"[ \t\n\r]*[,}]")
+_WHERE = re.compile(r" - at `\$\.?(.*?)`$")
+
+
+class _Message(msgspec.Struct):
+    role: str
+
+
+class _StreamOptions(msgspec.Struct):
+    include_usage: bool | None = None
+
+
+class _Fields(msgspec.Struct):
+    """What is read of every kind of request; absent and null are the same."""
+
+    model: str
+    messages: list[_Message] | None = None
+    prompt: Any = None
+    input: Any = None
+    stream: bool | None = None
+    stream_options: _StreamOptions | None = None
+    n: int | None = None
+    max_tokens: int | None = None
+    max_completion_tokens: int | None = None
+    temperature: Number | None = None
+    top_p: Number | None = None
+    presence_penalty: Number | None = None
+    frequency_penalty: Number | None = None
+    seed: int | None = None
+    logprobs: bool | int | None = None
+    top_logprobs: int | None = None
+    best_of: int | None = None
+    dimensions: int | None = None
+    parallel_tool_calls: bool | None = None
+    echo: bool | None = None
+    encoding_format: str | None = None
+    reasoning_effort: str | None = None
+    tool_choice: Any = None
+    tools: list[msgspec.Raw] | None = None
+    user: str | None = None
+    safety_identifier: str | None = None
+
+
+class Call(msgspec.Struct, frozen=True, kw_only=True):
+    """What a client asks, understood."""
+
+    operation: str
+    """`chat`, `completion` or `embedding`."""
+    path: str
+    model: str
+    stream: bool
+    wants_usage: bool
+    """The client itself asked for `stream_options.include_usage`."""
+    choices: int
+    subject: str
+    """Whom the client says this is about: `safety_identifier`, else `user`, else empty."""
+    parameters: Mapping[str, Scalar]
+    """Allow-listed scalars for the ledger's entry; decimals as strings (ADR 0001)."""
+    tokens_asked: int
+    """Upper bound of completion tokens, 0 when the client set none."""
+    received: bytes
+
+
+_fields = msgspec.json.Decoder(_Fields)
+_members = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_json = msgspec.json.Encoder()
+
+
+def parse(path: str, body: bytes) -> Call:
+    """Raises `InvalidRequest` with the name of the field that is wrong."""
+    fields = _decode(body)
+    operation = OPERATIONS[path]
+    _check(operation, fields)
+    choices = fields.n or 1
+    return Call(
+        operation=operation,
+        path=path,
+        model=fields.model,
+        stream=bool(fields.stream) and operation != "embedding",
+        wants_usage=bool(fields.stream_options and fields.stream_options.include_usage),
+        choices=choices,
+        subject=(fields.safety_identifier or fields.user or "")[: limits.subject_chars_max],
+        parameters=_parameters(fields),
+        tokens_asked=max(fields.max_completion_tokens or fields.max_tokens or 0, 0) * choices,
+        received=body,
+    )
+
+
+def _decode(body: bytes) -> _Fields:
+    try:
+        body.decode()
+        fields = _fields.decode(body)
+        members = _members.decode(body)
+    except UnicodeDecodeError as error:
+        raise InvalidRequest(f"The body is not UTF-8 (byte {error.start}).", hint="Send JSON in UTF-8.") from error
+    except msgspec.ValidationError as error:
+        raise _wrong_type(str(error)) from error
+    except msgspec.DecodeError as error:
+        raise InvalidRequest(f"The body is not JSON: {error}.", hint="Send one JSON object.") from error
+    except RecursionError as error:
+        raise InvalidRequest("The body is nested too deeply.", hint="Send flatter JSON.") from error
+    if not _each_once(body, members):
+        raise InvalidRequest(
+            "The body names a field twice.", hint="Send each field once: readers disagree on which one counts."
+        )
+    return fields
+
+
+def _wrong_type(message: str) -> InvalidRequest:
+    where = _WHERE.search(message)
+    param = where[1] if where else None
+    what = message[: where.start()] if where else message
+    return InvalidRequest(
+        f"{param or 'The body'}: {what}.", hint="See the OpenAI API reference for its type.", param=param or None
+    )
+
+
+def _each_once(body: bytes, members: Mapping[str, msgspec.Raw]) -> bool:
+    """Whether the members stand in `body` one after the other with nothing between: then none was overwritten."""
+    at = body.index(b"{") + 1
+    for raw in members.values():
+        member = _MEMBER.match(body, at)
+        value = bytes(raw)
+        if member is None or not body.startswith(value, member.end()):
+            return False
+        separator = _SEPARATOR.match(body, member.end() + len(value))
+        if separator is None:
+            return False
+        at = separator.end()
+    return not members or body[at - 1] == 0x7D
+
+
+def _check(operation: str, fields: _Fields) -> None:
+    if not fields.model:
+        raise InvalidRequest("model is empty.", hint="Choose one from GET /v1/models.", param="model")
+    if len(fields.model) > limits.model_name_chars_max:
+        raise InvalidRequest("model is too long.", hint="Choose one from GET /v1/models.", param="model")
+    if operation == "chat" and not fields.messages:
+        raise InvalidRequest("messages is missing or empty.", hint="Send at least one message.", param="messages")
+    if operation == "completion" and fields.prompt is None:
+        raise InvalidRequest("prompt is missing.", hint="Send a text.", param="prompt")
+    if operation == "embedding" and not fields.input:
+        raise InvalidRequest("input is missing or empty.", hint="Send a text or a list of texts.", param="input")
+    if fields.n is not None and not 1 <= fields.n <= limits.choices_max:
+        raise InvalidRequest(f"n must be 1 to {limits.choices_max}.", hint="Ask for fewer choices.", param="n")
+    for name in ("max_tokens", "max_completion_tokens"):
+        if (getattr(fields, name) or 0) < 0:
+            raise InvalidRequest(f"{name} is negative.", hint="Leave it out, or send a positive number.", param=name)
+
+
+def _parameters(fields: _Fields) -> dict[str, Scalar]:
+    found: dict[str, Scalar] = {}
+    if fields.stream:
+        found["stream"] = True
+    for name in _NUMBERS:
+        value = getattr(fields, name)
+        if value is not None:
+            found[name] = value if isinstance(value, int) and abs(value) <= _INTEGER_MAX else str(value)
+    for name, words in _WORDS.items():
+        value = getattr(fields, name)
+        if isinstance(value, str) and value in words:
+            found[name] = value
+    if fields.tools:
+        found["tools"] = len(fields.tools)
+    if fields.messages:
+        found["messages"] = len(fields.messages)
+    return found
+
+
+def engine_body(call: Call, served_name: str) -> bytes:
+    """The body for the engine: the very same bytes, but for the model's name there, the fields that belong to the
+    gateway, and `stream_options.include_usage`, which a stream always asks for, so that its tokens can be counted."""
+    members = _members.decode(call.received)
+    owned = OWNED.intersection(members)
+    if served_name == call.model and not owned and (not call.stream or call.wants_usage):
+        return call.received
+    for name in owned:
+        del members[name]
+    members["model"] = msgspec.Raw(_json.encode(served_name))
+    if call.stream and not call.wants_usage:
+        given = members.get("stream_options")
+        options = _members.decode(given) if given is not None and bytes(given) != b"null" else {}
+        options["include_usage"] = msgspec.Raw(b"true")
+        members["stream_options"] = msgspec.Raw(_json.encode(options))
+    return _json.encode(members)
