@@ -13,11 +13,11 @@ from typing import ClassVar
 
 
 class RempartError(Exception):
-    """Root of the tree. `message` says what and why, `hint` says what to do; neither ever holds a secret or a prompt."""
+    """Root of the tree. `message` says what and why, `hint` says what to do; neither holds a secret or a prompt."""
 
     code: ClassVar[str] = "internal_error"
     openai_type: ClassVar[str] = "server_error"
-    http_status: ClassVar[int] = 500
+    http_status: int = 500
     exit_code: ClassVar[int] = 1
     retryable: ClassVar[bool] = False
 
@@ -231,8 +231,14 @@ class EngineTimeout(EngineError):
     retryable = True
 
 
+_CLIENT_CAN_MEND = frozenset({400, 404, 413, 422, 429})
+
+
 class EngineRefused(EngineError):
-    """The engine itself refused the request (a 4xx of its own), and says why."""
+    """The engine itself refused the request (a 4xx of its own), and says why.
+
+    What only the operator can mend becomes 502.
+    """
 
     code = "engine_refused"
     openai_type = "invalid_request_error"
@@ -240,7 +246,7 @@ class EngineRefused(EngineError):
 
     def __init__(self, message: str, *, status: int, hint: str = "", param: str | None = None) -> None:
         super().__init__(message, hint=hint, param=param)
-        self.status = status
+        self.http_status = status if status in _CLIENT_CAN_MEND else 502
 
 
 class ClientGone(RempartError):

@@ -17,7 +17,7 @@ from rempart.gateway.http import Request
 from rempart.gateway.metrics import Pace
 from rempart.gateway.perform import Performer
 from rempart.identity.caller import Caller
-from rempart.wire.requests import Call, parse
+from rempart.wire.requests import OPERATIONS, Call, parse
 
 if TYPE_CHECKING:
     from rempart.gateway.app import Gateway
@@ -71,11 +71,9 @@ class Exchanges:
             received = await request.body(self._gateway.policy.body_bytes_max)
             return e.Asked(call=parse(request.path, received))
         except RempartError as error:
-            return e.Refused(error=error, received=received)
+            return e.Refused(error=error, operation=OPERATIONS[request.path], received=received)
 
-    def _measure(
-        self, performer: Performer, admission: Admission, call: Call | None, began: float, pace: Pace
-    ) -> None:
+    def _measure(self, performer: Performer, admission: Admission, call: Call | None, began: float, pace: Pace) -> None:
         facts = performer.facts
         series = self._gateway.metrics.series(
             admission.model, call.operation if call else "", str(facts.get("outcome", "lost"))
@@ -97,5 +95,3 @@ def _subjects(request: Request, caller: Caller, call: Call | None) -> tuple[str,
         if named:
             found.append(named)
     return tuple(dict.fromkeys(found))
-
-

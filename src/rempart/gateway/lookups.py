@@ -62,7 +62,7 @@ class Lookups:
         await request.reply(200, self._gateway.metrics.text(), [content, NO_STORE])
 
     async def exchange(self, request: Request, caller: Caller) -> None:
-        """Entries of one exchange, and the checkpoint that covers them. A user sees what was asked with the same key."""
+        """Entries of one exchange, and the checkpoint that covers them. Seen with the key that asked."""
         exchange = request.path.removeprefix("/rempart/v1/exchanges/")
         journal = self._gateway.parts.journal
         trace = journal.recent(exchange) if _EXCHANGE_ID.fullmatch(exchange) else None

@@ -25,6 +25,10 @@ class _Series:
         self.tokens_completion = metrics.tokens.labels(model, "completion")
         self.ttft = metrics.ttft.labels(model)
 
+    def count(self, prompt: int, completion: int) -> None:
+        self.tokens_prompt.inc(prompt)
+        self.tokens_completion.inc(completion)
+
 
 class Pace:
     """When pieces of one stream were relayed."""

@@ -36,9 +36,7 @@ class _Interrupted(Exception):
 class Performer:
     """One exchange under way. `run` returns when its response is recorded and its answer sent."""
 
-    def __init__(
-        self, machine: Exchange, request: Request, record: Record, admission: Admission, pace: Pace
-    ) -> None:
+    def __init__(self, machine: Exchange, request: Request, record: Record, admission: Admission, pace: Pace) -> None:
         self._machine = machine
         self._request = request
         self._record = record
@@ -72,6 +70,9 @@ class Performer:
         self._request.when_gone(self.left)
         try:
             await self._follow(first)
+        except Exception:  # the request edge: what has begun to be recorded is closed
+            _log.exception("An exchange failed in a way that was not foreseen.")
+            await self._follow(e.Failed(error=RempartError("Something failed here.", hint="See the server's log.")))
         finally:
             self._request.when_gone(None)
 
@@ -112,7 +113,7 @@ class Performer:
         try:
             target, self._engine = self._admission.admit(command.call)
         except RempartError as error:
-            return e.Refused(error=error, received=command.call.received)
+            return e.Refused(error=error, operation=command.call.operation, received=command.call.received)
         return e.Admitted(served_name=target.served_name, digest=target.digest, engine=target.engine)
 
     async def _record_request(self, command: c.RecordRequest) -> e.Event:
@@ -137,7 +138,7 @@ class Performer:
                 return await self._stream(self._engine, command.job)
             return e.Answered(body=await self._interruptible(self._engine.answer(command.job)))
         except EngineError as error:
-            return e.EngineFailed(error=error)
+            return e.Failed(error=error)
         except _Interrupted:
             return self._interruption
 

@@ -8,24 +8,8 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Awaitable, Mapping, Sequence
 from typing import Protocol
 
-import msgspec
-
-from rempart.ledger.draft import Fact, LogState, Receipt
-from rempart.wire.job import Job
-
-
-class Target(msgspec.Struct, frozen=True, kw_only=True):
-    """Where a model is served."""
-
-    model: str
-    """Name the client uses."""
-    served_name: str
-    """Name the engine knows it by; the body's `model` is replaced when they differ."""
-    digest: str
-    """`sha256:<hex>` of the weights, or empty."""
-    engine: Engine
-    created: int = 0
-    """Unix seconds, for `/v1/models`."""
+from rempart.ledger.draft import Fact, LogState, Receipt, Trace
+from rempart.wire.job import Job, Target
 
 
 class Engine(Protocol):
@@ -52,12 +36,16 @@ class Engine(Protocol):
 class Router(Protocol):
     """Which engine serves which model, now."""
 
-    def route(self, model: str) -> Target:
+    def route(self, model: str) -> tuple[Target, Engine]:
         """Raises `ModelNotFound`, or `EngineUnavailable` when none that serves it is up."""
         ...
 
     def models(self) -> Sequence[Target]:
         """All that is served, up or not."""
+        ...
+
+    def up(self) -> bool:
+        """Whether any engine is ready."""
         ...
 
     def down(self) -> Mapping[str, str]:
@@ -73,7 +61,7 @@ class Record(Protocol):
         ...
 
     def piece(self, data: bytes) -> Awaitable[None] | None:
-        """Written before it returns (`kill -9` loses nothing); durable within 250 ms. In strict mode: await the answer."""
+        """Written when it returns (`kill -9` loses nothing), durable within 250 ms; if strict, await the answer."""
         ...
 
     async def response(self, facts: Mapping[str, Fact], body: bytes) -> Receipt:
@@ -96,3 +84,26 @@ class Journal(Protocol):
         ...
 
     def state(self) -> LogState: ...
+
+    def recent(self, exchange: str) -> Trace | None:
+        """What a recent exchange became; None when it is unknown or long ago."""
+        ...
+
+
+class Page(Protocol):
+    """One static answer."""
+
+    @property
+    def status(self) -> int: ...
+    @property
+    def body(self) -> bytes: ...
+    @property
+    def headers(self) -> tuple[tuple[bytes, bytes], ...]: ...
+
+
+class Console(Protocol):
+    """The pages."""
+
+    def page(self, path: str, if_none_match: str) -> Page | None:
+        """None when there is no such page. Never touches the disk."""
+        ...

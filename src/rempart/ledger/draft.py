@@ -28,6 +28,22 @@ class Receipt(msgspec.Struct, frozen=True):
     """32 bytes, SHA-256(0x00 ‖ entry) as in RFC 6962 section 2.1."""
 
 
+class Traced(msgspec.Struct, frozen=True):
+    """One entry of a recent exchange."""
+
+    index: int
+    type: str
+    leaf_hash: bytes
+
+
+class Trace(msgspec.Struct, frozen=True):
+    """What a recent exchange became in the log."""
+
+    key: str
+    """Id of the API key that asked."""
+    entries: tuple[Traced, ...]
+
+
 class LogState(msgspec.Struct, frozen=True, kw_only=True):
     """Where the log stands, for `/readyz`, `/metrics` and the page."""
 

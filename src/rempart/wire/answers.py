@@ -10,9 +10,9 @@ from rempart.errors import EngineError
 
 
 class Usage(msgspec.Struct, frozen=True):
-    """Token counts as the engine gives them; absent counts are 0."""
+    """Token counts as the engine gives them; some give none of completions."""
 
-    prompt_tokens: int = 0
+    prompt_tokens: int | None = 0
     completion_tokens: int | None = 0
 
 

@@ -1,4 +1,4 @@
-"""`Job`: one piece of work for an engine, in OpenAI's terms (pure)."""
+"""`Job` and `Target`: work for an engine, in OpenAI's terms, and where it goes (pure)."""
 
 from __future__ import annotations
 
@@ -14,3 +14,18 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     """The JSON body to send, as it is."""
     exchange: str
     """Id of the exchange, sent as `x-request-id`."""
+
+
+class Target(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a model is served."""
+
+    model: str
+    """Name the client uses."""
+    served_name: str
+    """Name the engine knows it by; the body's `model` is replaced when they differ."""
+    digest: str
+    """`sha256:<hex>` of the weights, or empty."""
+    engine: str
+    """Name of the engine."""
+    created: int = 0
+    """Unix seconds, for `/v1/models`."""

@@ -1,0 +1,50 @@
+// The language of the page. An element remembers which words it shows, so that a switch can say them anew.
+import { WORDS } from "./words.js";
+import { recall, remember } from "./storage.js";
+
+const REMEMBERED = "rempart.language";
+
+export function startLanguage() {
+  const remembered = recall("localStorage", REMEMBERED);
+  const wanted = remembered || navigator.language.slice(0, 2).toLowerCase();
+  use(wanted in WORDS ? wanted : "en");
+}
+
+export function switchLanguage() {
+  const next = language() === "en" ? "fr" : "en";
+  remember("localStorage", REMEMBERED, next);
+  use(next);
+}
+
+export function language() {
+  return document.documentElement.lang;
+}
+
+// The words for `key`, with each {name} replaced by its value.
+export function word(key, values = {}) {
+  return WORDS[language()][key].replace(/\{(\w+)\}/g, (_, name) => values[name]);
+}
+
+export function hasWord(key) {
+  return Object.hasOwn(WORDS.en, key);
+}
+
+// Show words in an element, now and after every switch of language.
+export function say(element, key, values = {}) {
+  element.dataset.word = key;
+  element.dataset.values = JSON.stringify(values);
+  element.textContent = word(key, values);
+}
+
+function use(code) {
+  document.documentElement.lang = code;
+  for (const element of document.querySelectorAll("[data-word]")) {
+    element.textContent = word(element.dataset.word, JSON.parse(element.dataset.values || "{}"));
+  }
+  for (const element of document.querySelectorAll("[data-word-placeholder]")) {
+    element.placeholder = word(element.dataset.wordPlaceholder);
+  }
+  for (const element of document.querySelectorAll("[data-word-label]")) {
+    element.setAttribute("aria-label", word(element.dataset.wordLabel));
+  }
+}
