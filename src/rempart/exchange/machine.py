@@ -56,7 +56,7 @@ TRANSITIONS: Final[Mapping[State, Mapping[type[e.Event], tuple[State, ...]]]] = 
         e.Failed: _ENDS,
         e.ClientLeft: _ENDS,
         e.Cut: _ENDS,
-        e.LedgerFailed: (State.DONE,),
+        e.LedgerFailed: _ENDS,
     },
     State.RECORDING_RESPONSE: {e.ResponseRecorded: (State.DONE,), e.LedgerFailed: (State.DONE,)},
     State.DONE: {},
@@ -120,6 +120,8 @@ class Exchange:
             case e.ResponseRecorded():
                 self.state = State.DONE
                 return [self._settle(), self._last]
+            case e.LedgerFailed() if self.state is State.RUNNING:  # a piece; its end may still find room
+                return [c.CancelEngine(), *self._broken_off("failed", event.error)]
             case e.LedgerFailed():
                 self.state = State.DONE
                 return [self._settle(), self._error_answer(event.error)]

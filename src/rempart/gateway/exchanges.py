@@ -47,7 +47,8 @@ class Exchanges:
             actor=caller.actor,
             role=caller.role,
             key=caller.key,
-            subjects=_subjects(request, caller, call),
+            subject=caller.subject,
+            people=_people(request, caller, call),
             retention=gateway.policy.retention,
         )
         admission = Admission(caller, gateway.parts.meter, gateway.parts.router, gateway)
@@ -85,13 +86,11 @@ class Exchanges:
         series.count(facts.get("tokens_prompt", 0), facts.get("tokens_completion", 0))
 
 
-def _subjects(request: Request, caller: Caller, call: Call | None) -> tuple[str, ...]:
-    """Whose data this is: the key's owner, the person the client names, and the one a trusted proxy names."""
-    found = [caller.owner] if caller.owner else []
-    if call is not None and call.subject:
-        found.append(call.subject)
+def _people(request: Request, caller: Caller, call: Call | None) -> tuple[str, ...]:
+    """Whose data this is, besides the key's owner: whom the client names, and whom a trusted proxy names."""
+    found = [call.subject] if call is not None and call.subject else []
     if caller.trust_subject_header:
         named = request.header(b"x-rempart-subject").decode("latin-1")[: limits.subject_chars_max]
-        if named:
+        if named and named not in found:
             found.append(named)
-    return tuple(dict.fromkeys(found))
+    return tuple(found)

@@ -73,9 +73,10 @@ class Journal(Protocol):
     """The ledger as the gateway sees it."""
 
     async def open(
-        self, exchange: str, *, actor: str, role: str, key: str, subjects: Sequence[str], retention: str
+        self, exchange: str, *, actor: str, role: str, key: str, subject: str, people: Sequence[str], retention: str
     ) -> Record:
-        """`subjects` are identities in clear; they become pseudonyms here and are written nowhere else.
+        """`subject` is the pseudonym of the key's owner, or empty. `people` are identities in clear; they become
+        pseudonyms here and are written nowhere else.
         Raises `LedgerUnavailable` when nothing can be recorded, before any work is done."""
         ...
 

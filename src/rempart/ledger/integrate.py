@@ -6,8 +6,7 @@ the same bytes.
 
 from __future__ import annotations
 
-import contextlib
-import os
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
@@ -40,7 +39,6 @@ class Integrator:
         self._signer = signer
         self._edge = edge
         self._bundle = bundle
-        self._partials: set[str] = set()
         self.head = LogHead(edge.size, edge.root())
 
     @classmethod
@@ -65,12 +63,16 @@ class Integrator:
         if width:
             path = directory / tiles.bundle_path(checkpoint.size // tiles.TILE_WIDTH, width)
             bundle = tiles.decode_bundle(_read(path), width)
-        opened = cls(directory, signer, edge, bundle)
-        opened._partials = set(opened._partial_files())
-        return opened
+        return cls(directory, signer, edge, bundle)
 
-    def add(self, entries: Sequence[bytes]) -> LogHead:
-        """Append in order, sign, and return the new head. Raises `OSError`; then open it anew."""
+    def reopen(self) -> Integrator:
+        """As the disk has it, after `add` failed half way."""
+        return Integrator.open(self._directory, self._signer)
+
+    def add(self, first: int, entries: Sequence[bytes]) -> LogHead:
+        """Append in order from index `first`, sign, and return the new head. Raises `OSError`; then open it anew."""
+        if first != self._edge.size:
+            raise LedgerCorrupt(f"Entry {first} cannot follow a log of {self._edge.size} entries.")
         files: dict[str, bytes] = {}
         for entry in entries:
             self._bundle.append(entry)
@@ -79,12 +81,12 @@ class Integrator:
                 if level == 0:
                     files[tiles.bundle_path(number)] = tiles.encode_bundle(self._bundle)
                     self._bundle = []
-        partials = self._partial_files()
-        files.update(partials)
+        full = tuple(files)
+        files.update(self._partial_files())
         replace_durably({self._directory / name: data for name, data in files.items()}, _MODE)
         replace_durably({self._directory / _CHECKPOINT: self._checkpoint()}, _MODE)
-        self._forget(self._partials - set(partials))
-        self._partials = set(partials)
+        for name in full:
+            _remove_partials(self._directory / f"{name}.p")
         self.head = LogHead(self._edge.size, self._edge.root())
         return self.head
 
@@ -101,13 +103,11 @@ class Integrator:
     def _checkpoint(self) -> bytes:
         return self._signer.sign(Checkpoint(self._signer.verifier.name, self._edge.size, self._edge.root()))
 
-    def _forget(self, partials: set[str]) -> None:
-        """Partial tiles that a checkpoint of this process replaced; others would be found by a reader of theirs."""
-        for name in partials:
-            path = self._directory / name
-            path.unlink(missing_ok=True)
-            with contextlib.suppress(OSError):  # not empty: a newer partial of the same tile lives there
-                os.rmdir(path.parent)
+
+def _remove_partials(directory: Path) -> None:
+    """tlog-tiles: partial tiles may go once the full one exists."""
+    if directory.is_dir():
+        shutil.rmtree(directory)
 
 
 def _read_edge(directory: Path, size: int) -> tiles.Edge:

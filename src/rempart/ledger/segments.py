@@ -44,10 +44,8 @@ def read_header(directory: Path, number: int, origin_hash: bytes) -> frames.Head
 
 
 def make_spare(directory: Path) -> None:
-    """A file of zeros, durable. Raises `OSError` when the disk is full; then nothing is left behind."""
+    """A new file of zeros, durable. Raises `OSError` when the disk is full; then nothing is left behind."""
     path = spare_path(directory)
-    if path.exists() and path.stat().st_size == limits.segment_bytes:
-        return
     making = path.with_name("spare.new")
     try:
         _fill(making)
@@ -82,15 +80,14 @@ class Segment:
 
     @classmethod
     def begin(cls, directory: Path, header: frames.Header, open_exchanges: bytes) -> Segment:
-        """Turn the spare into the next segment; durable when it returns."""
-        path = segment_path(directory, header.number)
-        os.rename(spare_path(directory), path)
+        """Turn the spare into the next segment; durable when it returns. A crash leaves either all of it or none."""
         first = frames.encode_frame(frames.Kind.OPEN, header.first_index, 0, b"", open_exchanges)
-        segment = cls(path, header, frames.HEADER_BYTES)
+        segment = cls(spare_path(directory), header, frames.HEADER_BYTES)
         write_all(segment._descriptor, frames.encode_header(header) + first, 0)
         segment.end += len(first)
         segment.sync()
         segment.durable = segment.end
+        os.rename(spare_path(directory), segment_path(directory, header.number))
         sync_directory(directory)
         return segment
 

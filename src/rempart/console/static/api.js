@@ -56,8 +56,8 @@ async function send(path, key, options) {
 
 // An answer that is not OpenAI's shape comes from something in between, such as a proxy: its status must do.
 async function refusal(response, exchange) {
-  const text = await response.text();
-  const body = text.startsWith("{") ? JSON.parse(text) : {};
+  const json = (response.headers.get("content-type") || "").startsWith("application/json");
+  const body = json ? await response.json() : {};
   const error = body.error || {};
   return new ApiError(error.message || `HTTP ${response.status}`, error.code || "other", exchange);
 }

@@ -39,7 +39,7 @@ function makeMarkdown() {
   };
   // The page's own headings end at h2.
   rules.heading_open = rules.heading_close = (tokens, at, ...others) => {
-    tokens[at].tag = `h${Math.min(6, Number(tokens[at].markup.startsWith("#") ? tokens[at].markup.length : tokens[at].markup === "=" ? 1 : 2) + 2)}`;
+    tokens[at].tag = `h${Math.min(6, Number(tokens[at].tag[1]) + 2)}`;
     return plain(tokens, at, ...others);
   };
   // Alignment comes as a style attribute, which the page's policy forbids.

@@ -1,0 +1,96 @@
+// The card beneath an answer: what the exchange became in the ledger.
+import { lookUp } from "./api.js";
+import { copyButton } from "./clipboard.js";
+import { say, word } from "./language.js";
+import { isAbort, wordOf } from "./problems.js";
+
+// A signed checkpoint follows an exchange within about a second.
+const PAUSES_MS = [150, 250, 400, 600, 800, 1000, 1000, 1000];
+const SHORT = 8;
+
+// Fill `card` with what the ledger holds of `exchange`; asks until a checkpoint covers it, for about five seconds.
+export async function showLedger(card, exchange, key, signal) {
+  card.replaceChildren(line("ledger_wait", "waiting"));
+  try {
+    const trace = await settled(exchange, key, signal);
+    if (covered(trace)) card.replaceChildren(line("ledger_done", "done"), facts(trace), details(trace));
+    else card.replaceChildren(line("ledger_late", "waiting"), again(card, exchange, key, signal));
+  } catch (error) {
+    if (isAbort(error)) return;
+    card.replaceChildren(line("ledger_failed", "failed", { why: word(wordOf(error)) }), again(card, exchange, key, signal));
+  }
+}
+
+// A request that was stopped gets its response entry a moment later.
+function covered(trace) {
+  return trace.integrated && trace.entries.some((entry) => entry.type === "response");
+}
+
+async function settled(exchange, key, signal) {
+  let trace = await lookUp(exchange, key, signal);
+  for (const pause of PAUSES_MS) {
+    if (covered(trace)) break;
+    await new Promise((resolve) => setTimeout(resolve, pause));
+    trace = await lookUp(exchange, key, signal);
+  }
+  return trace;
+}
+
+function line(key, state, values) {
+  const element = document.createElement("p");
+  element.className = `ledger-line ${state}`;
+  say(element, key, values);
+  return element;
+}
+
+function again(card, exchange, key, signal) {
+  const button = document.createElement("button");
+  button.type = "button";
+  button.className = "plain small";
+  say(button, "ledger_check");
+  button.addEventListener("click", () => showLedger(card, exchange, key, signal));
+  return button;
+}
+
+function facts(trace) {
+  const { origin, size, root } = trace.checkpoint;
+  const list = document.createElement("dl");
+  list.className = "facts";
+  for (const type of ["request", "response"]) {
+    const entry = trace.entries.find((one) => one.type === type);
+    if (entry) list.append(fact(`ledger_${type}`, type, String(entry.index)));
+  }
+  list.append(fact("ledger_size", "size", String(size)));
+  const shown = fact("ledger_root", "root", `${root.slice(0, SHORT)}…${root.slice(-SHORT)}`);
+  shown.lastChild.title = root;
+  shown.lastChild.append(" ", copyButton("ledger_copy_root", () => root));
+  list.append(shown, fact("ledger_origin", "origin", origin));
+  return list;
+}
+
+function details(trace) {
+  const box = document.createElement("details");
+  const summary = document.createElement("summary");
+  say(summary, "ledger_details");
+  const list = document.createElement("dl");
+  list.className = "whole";
+  list.append(fact("ledger_exchange", "exchange", trace.exchange), fact("ledger_root", "whole-root", trace.checkpoint.root));
+  for (const entry of trace.entries) {
+    list.append(fact(`ledger_leaf_${entry.type}`, `leaf-${entry.type}`, entry.leaf_hash));
+  }
+  box.append(summary, list);
+  return box;
+}
+
+function fact(key, field, text) {
+  const pair = document.createElement("div");
+  const name = document.createElement("dt");
+  say(name, key);
+  const value = document.createElement("dd");
+  const code = document.createElement("code");
+  code.dataset.field = field;
+  code.textContent = text;
+  value.append(code);
+  pair.append(name, value);
+  return pair;
+}
