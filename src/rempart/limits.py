@@ -41,7 +41,8 @@ seed_leaves_bits: Final = 20
 subject_cache_max: Final = 10_000
 recent_exchanges_max: Final = 10_000
 
-# Engines that Rempart starts.
+# Engines.
+engine_ask_s: Final = 1.0
 engine_start_s: Final = 600.0
 engine_restart_first_s: Final = 0.5
 engine_restart_most_s: Final = 30.0

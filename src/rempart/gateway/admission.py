@@ -6,9 +6,10 @@ import time
 from typing import Protocol
 
 from rempart.errors import ModelNotFound, Overloaded
-from rempart.gateway.ports import Engine, Router, Target
+from rempart.gateway.ports import Engine, Router
 from rempart.identity.caller import Caller
 from rempart.identity.quota import Meter, Reservation
+from rempart.wire.job import Target
 from rempart.wire.requests import Call
 
 

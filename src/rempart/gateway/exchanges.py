@@ -83,7 +83,7 @@ class Exchanges:
         series.duration.observe(perf_counter() - began)
         if pace.first:
             series.ttft.observe(pace.first - began)
-        series.count(facts.get("tokens_prompt", 0), facts.get("tokens_completion", 0))
+        series.count(performer.tokens_prompt, performer.tokens_completion)
 
 
 def _people(request: Request, caller: Caller, call: Call | None) -> tuple[str, ...]:

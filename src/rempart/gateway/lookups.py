@@ -9,8 +9,8 @@ import msgspec
 
 from rempart.errors import ModelNotFound, NotFound
 from rempart.gateway.http import NO_STORE, Request
-from rempart.gateway.ports import Target
 from rempart.identity.caller import Caller
+from rempart.wire.job import Target
 
 if TYPE_CHECKING:
     from rempart.gateway.app import Gateway

@@ -50,6 +50,8 @@ class Performer:
         """Loop time after which the exchange is cut."""
         self.facts: Mapping[str, Fact] = {}
         """What was recorded of the response."""
+        self.tokens_prompt = 0
+        self.tokens_completion = 0
 
     def interrupt(self, interruption: Interruption) -> None:
         """Stop waiting for engine or client. The first interruption stands; later ones change nothing."""
@@ -104,6 +106,7 @@ class Performer:
             case c.Finish():
                 await self._finish(command)
             case c.Settle():
+                self.tokens_prompt, self.tokens_completion = command.tokens_prompt, command.tokens_completion
                 self._admission.settle(command.tokens_prompt, command.tokens_completion)
             case c.CancelEngine():
                 pass  # leaving `_dispatch` has closed the engine's connection

@@ -10,7 +10,7 @@ import contextlib
 import errno
 import logging
 import socket
-from collections.abc import Awaitable, Callable, Generator
+from collections.abc import Callable, Coroutine, Generator
 from pathlib import Path
 
 import msgspec
@@ -75,7 +75,7 @@ async def serve(
     address: Address,
     *,
     stop: asyncio.Event,
-    ready: Callable[[], Awaitable[None]],
+    ready: Callable[[], Coroutine[None, None, None]],
 ) -> None:
     """Serve until `stop` is set, then drain and return. `ready` runs as soon as connections are taken.
 

@@ -1,0 +1,180 @@
+"""`EmbeddedEngine`: llama.cpp in a child process: started, watched, restarted when it dies, gone when we go."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import secrets
+import sys
+from collections.abc import AsyncGenerator, Iterator, Sequence
+from pathlib import Path
+
+import msgspec
+
+from rempart import limits
+from rempart.engines.llamacpp_child import Order
+from rempart.engines.openai import Endpoint, OpenAIEngine
+from rempart.errors import EngineUnavailable
+from rempart.wire.job import Job, Target
+
+_log = logging.getLogger("rempart.engines")
+
+
+class EmbeddedModel(msgspec.Struct, frozen=True, kw_only=True):
+    """A GGUF and how to serve it."""
+
+    path: Path
+    name: str
+    digest: str
+    """`sha256:<hex>` of the file."""
+    created: int
+    """Unix seconds: when the file was last changed."""
+    context_tokens: int
+    parallel: int
+    threads: int
+
+
+class _Address(msgspec.Struct):
+    url: str
+
+
+class EmbeddedEngine:
+    """One model, one child. `start` returns once it answers; `close` ends it."""
+
+    def __init__(self, name: str, model: EmbeddedModel, log: Path) -> None:
+        self._model = model
+        self._log = log
+        self._endpoint: Endpoint | None = None
+        self._why = "is starting"
+        self._http = OpenAIEngine(name, self._where)
+        self._process: asyncio.subprocess.Process | None = None
+        self._watch: asyncio.Task[None] | None = None
+
+    @property
+    def name(self) -> str:
+        return self._http.name
+
+    @property
+    def pid(self) -> int | None:
+        """Of the child, while there is one."""
+        return self._process.pid if self._process is not None else None
+
+    async def start(self) -> None:
+        """Raises `EngineUnavailable` when it does not come up the first time: then trying again is of no use."""
+        await self._launch()
+        self._watch = asyncio.create_task(self._keep(), name=f"engine {self.name}")
+
+    async def answer(self, job: Job) -> bytes:
+        return await self._http.answer(job)
+
+    def stream(self, job: Job) -> AsyncGenerator[list[bytes], None]:
+        return self._http.stream(job)
+
+    async def models(self) -> Sequence[Target]:
+        self._where()
+        model = self._model
+        return [
+            Target(
+                model=model.name, served_name=model.name, digest=model.digest, engine=self.name, created=model.created
+            )
+        ]
+
+    async def close(self) -> None:
+        if self._watch is not None:
+            self._watch.cancel()
+            await asyncio.gather(self._watch, return_exceptions=True)
+        self._endpoint, self._why = None, "is closed"
+        await self._http.close()
+        if self._process is not None:
+            await _end(self._process)
+
+    def _where(self) -> Endpoint:
+        if self._endpoint is None:
+            raise EngineUnavailable(
+                f"The engine {self.name} {self._why}.", hint="Try again in a moment; see /readyz.", retry_after_s=2
+            )
+        return self._endpoint
+
+    async def _launch(self) -> None:
+        """One attempt."""
+        api_key = secrets.token_urlsafe(32)
+        with self._open_log() as log:
+            process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-m",
+                "rempart.engines.llamacpp_child",
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=log,
+            )
+        self._process = process
+        try:
+            async with asyncio.timeout(limits.engine_start_s):
+                url = await self._introduce(process, api_key)
+        except (TimeoutError, OSError, msgspec.DecodeError) as error:
+            await _end(process)
+            raise EngineUnavailable(
+                f"The engine {self.name} did not start with {self._model.path.name}.", hint=f"See {self._log}."
+            ) from error
+        except asyncio.CancelledError:
+            await _end(process)
+            raise
+        self._endpoint = Endpoint(url, api_key)
+        _log.info("engine ready", extra={"engine": self.name, "model": self._model.name, "pid": process.pid})
+
+    async def _introduce(self, process: asyncio.subprocess.Process, api_key: str) -> str:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        model = self._model
+        order = Order(
+            parent=os.getpid(),
+            model=str(model.path),
+            alias=model.name,
+            api_key=api_key,
+            context_tokens=model.context_tokens,
+            parallel=model.parallel,
+            threads=model.threads,
+        )
+        process.stdin.write(msgspec.json.encode(order) + b"\n")
+        await process.stdin.drain()
+        return msgspec.json.decode(await process.stdout.readline(), type=_Address).url
+
+    def _open_log(self) -> contextlib.AbstractContextManager[int]:
+        self._log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        descriptor = os.open(self._log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        return _closing(descriptor)
+
+    async def _keep(self) -> None:
+        """Start it again each time it dies, at growing intervals while it dies young."""
+        pause_s = limits.engine_restart_first_s
+        loop = asyncio.get_running_loop()
+        while True:
+            assert self._process is not None
+            began = loop.time()
+            status = await self._process.wait()
+            self._endpoint, self._why = None, "has died and is being restarted"
+            _log.error("engine died", extra={"engine": self.name, "exit_status": status})
+            if loop.time() - began > limits.engine_restart_most_s:
+                pause_s = limits.engine_restart_first_s
+            await asyncio.sleep(pause_s)
+            pause_s = min(pause_s * 2, limits.engine_restart_most_s)
+            with contextlib.suppress(EngineUnavailable):  # it is logged above, at the next turn
+                await self._launch()
+
+
+@contextlib.contextmanager
+def _closing(descriptor: int) -> Iterator[int]:
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+async def _end(process: asyncio.subprocess.Process) -> None:
+    if process.stdin is not None:
+        process.stdin.close()
+    with contextlib.suppress(ProcessLookupError):
+        process.kill()
+    await process.wait()

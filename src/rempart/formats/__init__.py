@@ -1,0 +1,1 @@
+"""formats: strict readers of model files (pure)."""

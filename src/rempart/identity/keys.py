@@ -1,0 +1,85 @@
+"""`KeyTable`: the API keys of this site in `<data>/state.db`. No secret is stored, only its MAC."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from rempart.errors import KeystoreError, NotFound
+from rempart.identity.caller import Caller, Limits
+
+_SCHEMA: Final = "CREATE TABLE IF NOT EXISTS keys (id TEXT PRIMARY KEY, mac BLOB NOT NULL, row BLOB NOT NULL)"
+
+
+class KeyRow(msgspec.Struct, frozen=True, kw_only=True):
+    """One key as it is kept. Times are seconds since 1970; 0: never."""
+
+    id: str
+    name: str
+    role: str
+    actor: str
+    subject: str = ""
+    models: list[str] | None = None
+    limits: Limits = Limits()
+    trust_subject_header: bool = False
+    created: int = 0
+    expires: int = 0
+    revoked: int = 0
+
+    def caller(self) -> Caller:
+        return Caller(
+            key=self.id,
+            actor=self.actor,
+            role=self.role,
+            subject=self.subject,
+            models=None if self.models is None else frozenset(self.models),
+            limits=self.limits,
+            trust_subject_header=self.trust_subject_header,
+        )
+
+
+_encoder = msgspec.json.Encoder()
+_decoder = msgspec.json.Decoder(KeyRow)
+
+
+class KeyTable:
+    """SQLite through one connection, synced in full: what `put` returned from is durable."""
+
+    def __init__(self, path: Path) -> None:
+        try:
+            path.touch(mode=0o600)
+            self._database = sqlite3.connect(path, check_same_thread=False)
+            self._database.execute("PRAGMA journal_mode = DELETE")
+            self._database.execute("PRAGMA synchronous = EXTRA")
+            self._database.execute(_SCHEMA)
+        except (OSError, sqlite3.Error) as error:
+            raise KeystoreError(f"{path} cannot be used: {error}.", hint="Restore it from its backup.") from error
+
+    def close(self) -> None:
+        self._database.close()
+
+    def all(self) -> list[tuple[KeyRow, bytes]]:
+        """Rows and their MACs, oldest first."""
+        found = self._database.execute("SELECT row, mac FROM keys ORDER BY rowid")
+        return [(_decoder.decode(row), mac) for row, mac in found]
+
+    def get(self, id_: str) -> tuple[KeyRow, bytes]:
+        """Raises `NotFound`."""
+        found = self._database.execute("SELECT row, mac FROM keys WHERE id = ?", (id_,)).fetchone()
+        if found is None:
+            raise NotFound(f"There is no key {id_!r}.", hint="See 'rempart key list'.")
+        return _decoder.decode(found[0]), found[1]
+
+    def put(self, row: KeyRow, mac: bytes) -> None:
+        """Add or replace. Raises `KeystoreError` when the disk does not take it."""
+        try:
+            with self._database:
+                self._database.execute(
+                    "INSERT INTO keys VALUES (?, ?, ?) ON CONFLICT (id) DO UPDATE SET row = excluded.row",
+                    (row.id, mac, _encoder.encode(row)),
+                )
+        except sqlite3.Error as error:
+            raise KeystoreError(f"The key cannot be written: {error}.", hint="Look at the disk of the data.") from error
