@@ -7,11 +7,12 @@ an exchange is recorded; what is turned away before it is only counted.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import re
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from uuid import uuid4
 
 import msgspec
@@ -43,6 +44,7 @@ _SANE_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
 _MINUTE_S = 60.0
 # After the drain's limit everything left is cut; recording that takes moments.
 _CUT_S = 5.0
+_METER_KEYS = 1_000
 
 
 class Parts(msgspec.Struct, frozen=True, kw_only=True):
@@ -202,7 +204,8 @@ class Gateway:
             if refusals:
                 await self._parts.journal.event("refusals", {"counts": dict(refusals)})
             if totals and totals != self._metered:
-                await self._parts.journal.event("meter", {"totals": totals})
+                for part, some in enumerate(_parts(totals)):
+                    await self._parts.journal.event("meter", {"totals": some, "part": part})
                 self._metered = totals
         except LedgerUnavailable:
             self._refusals.update(refusals)  # kept for when it can be written; `/readyz` tells the reason
@@ -240,6 +243,13 @@ def _only(request: Request, method: str) -> None:
 def _method(request: Request, method: str) -> MethodNotAllowed:
     request.answer_headers.append((b"allow", method.encode()))
     return MethodNotAllowed(f"{request.path} takes {method} only.", hint=f"Send {method}.")
+
+
+def _parts(totals: Mapping[str, int]) -> Iterator[dict[str, int]]:
+    """An entry has 64 KiB: a thousand keys and their counts are well within it."""
+    items = iter(totals.items())
+    while some := dict(itertools.islice(items, _METER_KEYS)):
+        yield some
 
 
 def _too_long(exchange_s: float) -> RequestTimeout:

@@ -92,11 +92,12 @@ class Request:
     async def reply(self, status: int, body: bytes, headers: Headers) -> None:
         """A whole answer in one go."""
         self.started = True
+        length = [(b"content-length", b"%d" % len(body))] if status != 304 else []
         await self.send(
             {
                 "type": "http.response.start",
                 "status": status,
-                "headers": [(b"content-length", b"%d" % len(body)), *headers, *self.answer_headers],
+                "headers": [*length, *headers, *self.answer_headers],
             }
         )
         await self.send({"type": "http.response.body", "body": body})

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from time import perf_counter
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
 
 from rempart.ledger.draft import LogState
 
@@ -56,6 +56,7 @@ class Metrics:
     """The gateway's figures. One per process."""
 
     def __init__(self, ledger: Callable[[], LogState]) -> None:
+        disable_created_metrics()
         registry = CollectorRegistry()
         self._registry = registry
         self.requests = Counter(

@@ -1,0 +1,60 @@
+"""`main`: the command `rempart`. Errors say what happened, why, and what to do; exit codes are those of `errors`."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+
+import click
+import msgspec
+
+from rempart import __version__
+from rempart.cli import config, key, ledger, up
+from rempart.errors import RempartError
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="rempart")
+def cli() -> None:
+    """Private language models on your own hardware, every exchange in a tamper-evident ledger."""
+
+
+cli.add_command(up.up)
+cli.add_command(key.key)
+cli.add_command(ledger.ledger)
+cli.add_command(config.config)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Entry point. Exits with 0, 1, 2 or 3."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        status = cli.main(args=given, prog_name="rempart", standalone_mode=False)
+        sys.exit(status if isinstance(status, int) else 0)
+    except RempartError as error:
+        _tell(error, as_json="--json" in given)
+        sys.exit(error.exit_code)
+    except click.Abort:
+        sys.exit(130)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(2)
+    except BrokenPipeError:
+        # Whoever read our output left, as `head` does; Python must not try to flush it again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+
+
+def _tell(error: RempartError, as_json: bool) -> None:
+    if as_json:
+        shown = {"error": {"code": error.code, "message": error.message, "hint": error.hint}}
+        click.echo(msgspec.json.encode(shown).decode(), err=True)
+        return
+    click.echo(f"Error: {error.message}", err=True)
+    if error.hint:
+        click.echo(f"  What to do: {error.hint}", err=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,231 @@
+"""The composition root: configuration becomes objects. Nothing else constructs adapters.
+
+`open_site` is the whole server without its socket; `administer` is one command on a data directory, whether a server
+runs there or not.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hmac
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from rempart.config.load import is_loopback
+from rempart.config.settings import Engine as EngineSettings
+from rempart.config.settings import Server, Settings
+from rempart.console.pages import Pages
+from rempart.engines.digest import file_digest
+from rempart.engines.embedded import EmbeddedEngine, EmbeddedModel
+from rempart.engines.openai import Endpoint, OpenAIEngine, tls_context
+from rempart.engines.port import Engine
+from rempart.engines.router import Router
+from rempart.errors import ConfigError, DirectoryLocked, KeystoreError
+from rempart.formats.gguf import read_header
+from rempart.gateway.administration import Administration, Verb
+from rempart.gateway.app import Gateway, Parts, Policy
+from rempart.gateway.control import NotRunning, ask
+from rempart.identity.keyring import KeyRing
+from rempart.identity.keys import KeyTable
+from rempart.identity.quota import Meter
+from rempart.ledger.draft import Fact
+from rempart.ledger.journal import Journal
+from rempart.ledger.keystore import Keystore
+from rempart.ledger.opening import ledger_directory, open_keystore, open_ledger
+from rempart.ledger.ownership import own
+from rempart.ledger.usage import tokens_of_day
+
+_DAY_S: Final = 86_400
+_GUIDE: Final = "guide-f16.gguf"
+_CONTEXT_DEFAULT: Final = 4_096
+_LOCKED_TRIES: Final = 20
+
+
+class Site(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything that serves, ready but for its socket."""
+
+    gateway: Gateway
+    administration: Administration
+    journal: Journal
+    first_start: bool
+    """No key exists yet."""
+
+
+class Progress(msgspec.Struct, frozen=True, kw_only=True):
+    """Whom to tell while something takes long."""
+
+    reading: Callable[[str, int, int], None]
+    """(file, bytes done, bytes in all)."""
+
+
+@contextlib.asynccontextmanager
+async def open_site(settings: Settings, progress: Progress | None = None) -> AsyncIterator[Site]:
+    """Own the data directory, recover its ledger, start its engines. Raises any `RempartError`."""
+    data = settings.data
+    with own(data):
+        engines = [_engine(one, data, progress) for one in settings.engines]
+        keystore = open_keystore(data)
+        async with _ledger(settings, keystore) as journal, _running(engines) as router:
+            site = _assemble(settings, journal, keystore, router)
+            await journal.event("config", _settings_facts(settings, keystore))
+            try:
+                yield site
+            finally:
+                await site.gateway.record_counts()
+                await journal.event("stop", {})
+
+
+@contextlib.asynccontextmanager
+async def _ledger(settings: Settings, keystore: Keystore) -> AsyncIterator[Journal]:
+    journal = await open_ledger(settings.data, keystore, origin=settings.ledger.origin, strict=settings.ledger.strict)
+    try:
+        yield journal
+    finally:
+        await journal.close()
+
+
+@contextlib.asynccontextmanager
+async def _running(engines: list[Engine]) -> AsyncIterator[Router]:
+    router = Router(engines)
+    try:
+        await asyncio.gather(*(engine.start() for engine in engines if isinstance(engine, EmbeddedEngine)))
+        await router.start()
+        yield router
+    finally:
+        await router.close()
+
+
+def _assemble(settings: Settings, journal: Journal, keystore: Keystore, router: Router) -> Site:
+    pepper = keystore.one("pepper")
+    table = KeyTable(settings.data / "state.db")
+    known = table.all()
+    ring = KeyRing(pepper, known)
+    now = time.time()
+    meter = Meter(int(now // _DAY_S), tokens_of_day(ledger_directory(settings.data) / "segments", now))
+    gateway = Gateway(
+        Parts(journal=journal, keyring=ring, meter=meter, router=router, console=Pages()), _policy(settings)
+    )
+    return Site(
+        gateway=gateway,
+        administration=Administration(journal, table, ring, pepper),
+        journal=journal,
+        first_start=not known,
+    )
+
+
+def _policy(settings: Settings) -> Policy:
+    server = settings.server
+    return Policy(
+        allowed_hosts=_allowed_hosts(server),
+        metrics_open=is_loopback(server.host),
+        body_bytes_max=server.body_bytes_max,
+        exchanges_max=server.exchanges_max,
+        exchange_s=server.exchange_s,
+        drain_s=server.drain_s,
+        retention=settings.ledger.retention,
+    )
+
+
+def _allowed_hosts(server: Server) -> frozenset[str]:
+    host = server.host.lower()
+    own_name = f"[{host}]" if ":" in host else host
+    return frozenset({"localhost", "127.0.0.1", "[::1]", own_name, *(name.lower() for name in server.allowed_hosts)})
+
+
+def _engine(settings: EngineSettings, data: Path, progress: Progress | None) -> Engine:
+    if settings.kind == "embedded":
+        model = _embedded_model(settings, data, progress)
+        return EmbeddedEngine(settings.name, model, data / "engines" / f"{settings.name}.log")
+    endpoint = Endpoint(settings.url.rstrip("/").removesuffix("/v1"), _secret(settings.api_key_file))
+    tls = tls_context(settings.ca_file) if settings.url.startswith("https://") else None
+    return OpenAIEngine(settings.name, lambda: endpoint, tls=tls, names=settings.models)
+
+
+def _embedded_model(settings: EngineSettings, data: Path, progress: Progress | None) -> EmbeddedModel:
+    path = settings.model or guide_path()
+    try:
+        with path.open("rb") as file:
+            header = read_header(file)
+        reading = None if progress is None else (lambda done, total: progress.reading(path.name, done, total))
+        digest = file_digest(path, data / "engines" / "digests.json", reading)
+        created = int(path.stat().st_mtime)
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}.", hint="Give a GGUF file with --model.") from error
+    trained = header.context_tokens or _CONTEXT_DEFAULT
+    return EmbeddedModel(
+        path=path.resolve(),
+        name=settings.model_name or ("guide" if settings.model is None else path.stem),
+        digest=digest,
+        created=created,
+        context_tokens=min(settings.context_tokens, trained),
+        parallel=settings.parallel,
+        threads=settings.threads,
+    )
+
+
+def guide_path() -> Path:
+    """The built-in model: beside the package when it is installed, in `models/guide` when it is a checkout."""
+    installed = Path(str(files("rempart"))) / "models" / _GUIDE
+    return installed if installed.exists() else Path(__file__).parents[2] / "models" / "guide" / _GUIDE
+
+
+def _secret(path: Path | None) -> str:
+    if path is None:
+        return ""
+    try:
+        if path.stat().st_mode & 0o077:
+            raise KeystoreError(f"{path} can be read by others.", hint=f"Run: chmod go-rwx {path}")
+        return path.read_text().strip()
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}.", hint="See engines.api_key_file.") from error
+
+
+def _settings_facts(settings: Settings, keystore: Keystore) -> dict[str, Fact]:
+    """Scalars by value; names and paths by keyed hash: they may name a person or a place."""
+    secret = keystore.one("lookup")
+    shown: dict[str, str | bool | int] = {}
+    for section in ("server", "ledger", "logging"):
+        for name, value in msgspec.structs.asdict(getattr(settings, section)).items():
+            if isinstance(value, bool | int):
+                shown[f"{section}.{name}"] = value
+            elif isinstance(value, float):
+                shown[f"{section}.{name}"] = str(value)
+            else:
+                text = msgspec.json.encode(value, enc_hook=str)
+                shown[f"{section}.{name}"] = "hmac:" + hmac.digest(secret, text, "sha256").hex()
+    shown["engines"] = len(settings.engines)
+    text = msgspec.json.encode(settings.engines, enc_hook=str)
+    shown["engines.digest"] = "hmac:" + hmac.digest(secret, text, "sha256").hex()
+    return {"settings": shown}
+
+
+async def administer(settings: Settings, verb: str, args: Mapping[str, Any]) -> Any:
+    """Ask the server that runs on the directory; when none does, do it here. Raises any `RempartError`."""
+    for _ in range(_LOCKED_TRIES):
+        try:
+            return await asyncio.to_thread(ask, settings.data, verb, args)
+        except NotRunning:
+            try:
+                return await _administer_here(settings, verb, args)
+            except DirectoryLocked:
+                await asyncio.sleep(0.25)  # a server is just starting or stopping
+    return await _administer_here(settings, verb, args)
+
+
+async def _administer_here(settings: Settings, verb: str, args: Mapping[str, Any]) -> Any:
+    with own(settings.data):
+        keystore = open_keystore(settings.data)
+        async with _ledger(settings, keystore) as journal:
+            table = KeyTable(settings.data / "state.db")
+            pepper = keystore.one("pepper")
+            administration = Administration(journal, table, KeyRing(pepper, table.all()), pepper)
+            verbs: dict[str, Verb] = administration.verbs()
+            result = await verbs[verb](dict(args))
+            await journal.event("stop", {})
+            return result
