@@ -134,10 +134,20 @@ class OpenAIEngine:
         endpoint = self._endpoint()
         async with self._mapped():
             headers = _headers(endpoint, job.exchange)
-            async with self._client().post(endpoint.url + job.path, data=job.body, headers=headers) as response:
+            async with await self._send(endpoint.url + job.path, job.body, headers) as response:
                 if response.status != 200:
                     await self._check(response)
                 yield response
+
+    async def _send(self, url: str, body: bytes, headers: Mapping[str, str]) -> aiohttp.ClientResponse:
+        """Once more when the connection was closed before any answer: a kept one may be closed by the server just as
+        it is used again, and nothing of an answer has been seen by anyone."""
+        try:
+            return await self._client().post(url, data=body, headers=headers)
+        except aiohttp.ClientConnectorError:
+            raise
+        except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError):
+            return await self._client().post(url, data=body, headers=headers)
 
     @asynccontextmanager
     async def _mapped(self) -> AsyncIterator[None]:

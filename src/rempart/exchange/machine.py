@@ -50,7 +50,7 @@ TRANSITIONS: Final[Mapping[State, Mapping[type[e.Event], tuple[State, ...]]]] = 
         e.Failed: _ENDS,
     },
     State.RUNNING: {
-        e.Streamed: (State.RUNNING, State.RECORDING_RESPONSE),
+        e.Streamed: (State.RUNNING,),
         e.Answered: _ENDS,
         e.StreamEnded: _ENDS,
         e.Failed: _ENDS,
@@ -82,6 +82,8 @@ class Exchange:
         self._tokens = (0, 0)
         self._engine_counted = False
         self._last: c.Command = c.Send()
+        self.broken: RempartError | None = None
+        """What the stream broke off with: once what came before it is relayed, the next event is `Failed` with it."""
 
     def receive(self, event: e.Event) -> list[c.Command]:
         """Raises `RuntimeError` when the event cannot happen in this state: a fault in the performer."""
@@ -145,10 +147,8 @@ class Exchange:
 
     def _streamed(self, event: e.Streamed) -> list[c.Command]:
         assert self._assembler is not None
-        try:
-            fed = self._assembler.feed(event.payloads)
-        except EngineError as error:
-            return [c.CancelEngine(), *self._broken_off("failed", error)]
+        fed = self._assembler.feed(event.payloads)
+        self.broken = fed.broken
         if not fed.out:
             return []
         self._relayed = True

@@ -56,7 +56,7 @@ class Metrics:
     """The gateway's figures. One per process."""
 
     def __init__(self, ledger: Callable[[], LogState]) -> None:
-        disable_created_metrics()
+        disable_created_metrics()  # type: ignore[no-untyped-call]
         registry = CollectorRegistry()
         self._registry = registry
         self.requests = Counter(

@@ -155,6 +155,8 @@ class Performer:
                 event = await self._carry_out(self._machine.receive(e.Streamed(payloads=batch)))
                 if event is not None:
                     return event
+                if self._machine.broken is not None:
+                    return e.Failed(error=self._machine.broken)
         finally:
             await batches.aclose()
 

@@ -42,6 +42,8 @@ class Fed(msgspec.Struct, frozen=True):
     """Server-sent events for the client."""
     piece: bytes
     """The same for the ledger, as JSON lines: a text is content of the first choice, an object is a chunk as it was."""
+    broken: EngineError | None = None
+    """What was wrong with the payload after these; it and what follows it are dropped."""
 
 
 _chunk = msgspec.json.Decoder(_Chunk)
@@ -52,7 +54,10 @@ _json = msgspec.json.Encoder()
 class Assembler:
     """One stream. `model` is the name that the client used; chunks that bear another are renamed."""
 
-    __slots__ = ("_bytes", "_choices", "_model", "_operation", "_texts", "_top", "_wants_usage", "counted", "usage")
+    __slots__ = (
+        *("_bytes", "_choices", "_engines_name", "_model", "_operation", "_texts", "_top", "_wants_usage"),
+        *("counted", "usage"),
+    )
 
     def __init__(self, operation: str, model: str, wants_usage: bool) -> None:
         self._operation = operation
@@ -62,43 +67,58 @@ class Assembler:
         self._choices: dict[int, dict[str, Any]] = {}
         self._texts: list[str] = []
         self._bytes = 0
+        self._engines_name = ""
         self.usage: Usage | None = None
         self.counted = 0
         """Chunks with text: the count of tokens when the engine gives none."""
 
     def feed(self, payloads: Iterable[bytes]) -> Fed:
-        """Raises `EngineError` at the first payload that is no chunk."""
+        """Stops at the first payload that is no chunk."""
         out: list[bytes] = []
         pieces: list[bytes] = []
+        broken: EngineError | None = None
         for payload in payloads:
-            chunk = self._decode(payload)
-            if chunk.usage is not None:
-                self.usage = chunk.usage
-                if not chunk.choices and not self._wants_usage:
-                    self._merge(payload)
-                    continue
-            text = self._plain_text(chunk)
-            if text is None:
+            try:
+                piece = self._take(payload)
+                if piece:
+                    out.append(frame(self._named(payload)))
+                    pieces.append(piece)
+            except EngineError as error:
+                broken = error
+                break
+            except (UnicodeDecodeError, msgspec.DecodeError, RecursionError):
+                broken = nonsense()
+                break
+        return Fed(b"".join(out), b"\n".join(pieces) + b"\n" if pieces else b"", broken)
+
+    def _take(self, payload: bytes) -> bytes:
+        """Its piece; empty when it is not for the client, who did not ask for usage."""
+        chunk = self._decode(payload)
+        if chunk.usage is not None:
+            self.usage = chunk.usage
+            if not chunk.choices and not self._wants_usage:
                 self._merge(payload)
-                pieces.append(payload if b"\n" not in payload else _json.encode(_any.decode(payload)))
-            else:
-                self._texts.append(text)
-                pieces.append(_json.encode(text))
-            if chunk.model != self._model and chunk.model:
-                payload = renamed(payload, self._model)
-            out.append(frame(payload))
-        return Fed(b"".join(out), b"\n".join(pieces) + b"\n" if pieces else b"")
+                return b""
+        text = self._plain_text(chunk)
+        if text is None:
+            self._merge(payload)
+            return payload if b"\n" not in payload else _json.encode(_any.decode(payload))
+        self._texts.append(text)
+        return _json.encode(text)
+
+    def _named(self, payload: bytes) -> bytes:
+        return payload if self._engines_name in ("", self._model) else renamed(payload, self._model)
 
     def _decode(self, payload: bytes) -> _Chunk:
         self._bytes += len(payload)
         if self._bytes > limits.answer_bytes_max:
             raise EngineError("The engine's answer is too large.", hint="Ask for fewer tokens.")
-        try:
-            chunk = _chunk.decode(payload)
-        except (msgspec.DecodeError, RecursionError) as error:
-            raise nonsense() from error
+        if not payload.isascii():
+            payload.decode()  # the decoder does not look at what it skips
+        chunk = _chunk.decode(payload)
         if chunk.error is not None:
             raise EngineError("The engine broke off its stream with an error.", hint="See the engine's log.")
+        self._engines_name = chunk.model
         return chunk
 
     def _plain_text(self, chunk: _Chunk) -> str | None:

@@ -19,7 +19,7 @@ _BOM = b"\xef\xbb\xbf"
 
 class Decoder:
     """Feed bytes in any split; get the `data` payloads of the events that are whole. Raises `EngineError` when an
-    event is over `limits.event_bytes_max` or is not UTF-8."""
+    event is over `limits.event_bytes_max`."""
 
     __slots__ = ("_bytes", "_data", "_rest", "_started")
 
@@ -56,7 +56,7 @@ class Decoder:
         for line in lines:
             if not line:
                 if self._data:
-                    events.append(_utf8(b"\n".join(self._data)))
+                    events.append(b"\n".join(self._data))
                     self._data = []
                     self._bytes = 0
             elif line.startswith(b"data:"):
@@ -66,15 +66,6 @@ class Decoder:
             elif line == b"data":
                 self._data.append(b"")
         return events
-
-
-def _utf8(payload: bytes) -> bytes:
-    if not payload.isascii():
-        try:
-            payload.decode()
-        except UnicodeDecodeError as error:
-            raise EngineError("The engine's stream is not UTF-8.", hint="See the engine's log.") from error
-    return payload
 
 
 def frame(payload: bytes) -> bytes:

@@ -1,0 +1,209 @@
+"""What clients and engines may do wrong, over real sockets: a clear error, an entry, and the next request works."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+
+from rempart.testing.running import Running, rempart, running
+from rempart.testing.scripted import ScriptedServer
+
+SETTINGS = """
+[server]
+exchange_s = 3.0
+drain_s = 2.0
+body_bytes_max = 100000
+
+[[engines]]
+name = "scripted"
+kind = "openai"
+url = "{url}"
+"""
+
+
+@pytest.fixture
+async def engine() -> AsyncIterator[ScriptedServer]:
+    async with ScriptedServer() as server:
+        yield server
+
+
+@pytest.fixture
+async def site(engine: ScriptedServer, tmp_path: Path) -> AsyncIterator[Running]:
+    data = tmp_path / "data"
+    data.mkdir(mode=0o700)
+    (data / "rempart.toml").write_text(SETTINGS.format(url=engine.url))
+    context = running(data)
+    server = await asyncio.to_thread(context.__enter__)
+    try:
+        yield server
+    finally:
+        await asyncio.to_thread(context.__exit__, None, None, None)
+
+
+@pytest.fixture
+async def http(site: Running) -> AsyncIterator[aiohttp.ClientSession]:
+    async with aiohttp.ClientSession(site.url, headers={"Authorization": f"Bearer {site.key}"}) as session:
+        yield session
+
+
+def _chat(script: str, **more: Any) -> dict[str, Any]:
+    return {"model": "scripted", "messages": [{"role": "user", "content": script}], **more}
+
+
+async def _ask(http: aiohttp.ClientSession, script: str, **more: Any) -> tuple[int, bytes, str]:
+    async with http.post("/v1/chat/completions", json=_chat(script, **more)) as response:
+        return response.status, await response.read(), response.headers["x-rempart-exchange"]
+
+
+async def _outcome(site: Running, exchange: str) -> dict[str, Any]:
+    """The response entry of an exchange, once it is there."""
+    for _ in range(100):
+        shown = await asyncio.to_thread(rempart, "ledger", "show", exchange, "--json", data=site.data)
+        lines = [json.loads(line) for line in shown.stdout.splitlines()]
+        if lines and lines[-1]["entry"]["type"] == "response":
+            return {**lines[-1]["entry"], "said": lines[-1]["body"]}
+        await asyncio.sleep(0.05)
+    raise AssertionError(f"no response entry of {exchange}")
+
+
+@pytest.mark.parametrize(
+    ("script", "stream", "status", "code"),
+    [
+        ("nonsense", False, 502, "engine_error"),
+        ("not-json", False, 502, "engine_error"),
+        ("not-utf8", False, 502, "engine_error"),
+        ("large", False, 502, "engine_error"),
+        ("status 500", False, 502, "engine_error"),
+        ("status 503", False, 503, "engine_unavailable"),
+        ("status 422", False, 422, "engine_refused"),
+        ("status 401", False, 502, "engine_error"),
+        ("close", False, 503, "engine_unavailable"),
+        ("hang", False, 408, "request_timeout"),
+        ("status 429", True, 429, "engine_refused"),
+        ("hang", True, 408, "request_timeout"),
+    ],
+)
+async def test_an_engine_that_misbehaves(
+    http: aiohttp.ClientSession, site: Running, script: str, stream: bool, status: int, code: str
+) -> None:
+    found, body, exchange = await _ask(http, script, stream=stream)
+    assert found == status
+    assert json.loads(body)["error"]["code"] == code
+    entry = await _outcome(site, exchange)
+    assert entry["outcome"] == ("cut" if script == "hang" else "failed")
+    assert entry["error"] == code
+    assert (await _ask(http, "still there"))[0] == 200
+
+
+@pytest.mark.parametrize("script", ["cut 3", "error-event 3", "hang-after 3", "nonsense", "not-json", "not-utf8"])
+async def test_a_stream_that_breaks_ends_in_an_error_event(
+    http: aiohttp.ClientSession, site: Running, script: str
+) -> None:
+    status, body, exchange = await _ask(http, script, stream=True)
+    events = [line.removeprefix(b"data: ") for line in body.split(b"\n\n") if line]
+    assert status == 200
+    assert "error" in json.loads(events[-1])
+    assert b"[DONE]" not in body
+    entry = await _outcome(site, exchange)
+    assert entry["outcome"] == ("cut" if script.startswith("hang") else "failed")
+    if " " in script:
+        assert entry["said"]["response"]["choices"][0]["message"]["content"] == "w0 w1 w2 "
+    assert (await _ask(http, "still there"))[0] == 200
+
+
+@pytest.mark.parametrize("script", ["paced 500 10", "hang"])
+@pytest.mark.parametrize("stream", [True, False])
+async def test_a_client_that_leaves_stops_the_engine_and_is_recorded(
+    http: aiohttp.ClientSession, engine: ScriptedServer, site: Running, script: str, stream: bool
+) -> None:
+    if script == "paced 500 10" and not stream:
+        script = "slow 2500"
+    asked = len(engine.asked)
+    task = asyncio.create_task(_ask(http, script, stream=stream))
+    await engine.more_asked_than(asked)
+    await asyncio.sleep(0.1)
+    task.cancel()
+    async with asyncio.timeout(1.0):  # the promise: limits.cancel_s
+        await engine.idle()
+    shown = await asyncio.to_thread(rempart, "ledger", "tail", "-n", "1", "--json", data=site.data)
+    assert json.loads(shown.stdout)["entry"]["outcome"] == "cancelled"
+    assert (await _ask(http, "still there"))[0] == 200
+
+
+@pytest.mark.parametrize(
+    ("body", "param"),
+    [
+        (b"{", None),
+        (b"[]", None),
+        (b"\xff\xfe", None),
+        (b'{"model":"scripted","model":"other","messages":[{"role":"user"}]}', None),
+        (b'{"model":"scripted","messages":"hello"}', "messages"),
+        (b'{"model":"scripted","messages":[{"role":"user"}],"n":0}', "n"),
+        (b'{"model":"scripted","messages":[{"role":"user"}],"n":"two"}', "n"),
+        (b'{"messages":[{"role":"user"}]}', None),
+        (b"[" * 100_000, None),
+        (b"", None),
+    ],
+)
+async def test_a_request_that_is_wrong_is_refused_and_recorded(
+    http: aiohttp.ClientSession, site: Running, body: bytes, param: str | None
+) -> None:
+    async with http.post("/v1/chat/completions", data=body) as response:
+        assert response.status == 400
+        error = (await response.json())["error"]
+        assert set(error) == {"message", "type", "param", "code"}
+        assert error["param"] == param
+        exchange = response.headers["x-rempart-exchange"]
+        assert response.headers["x-request-id"]
+    assert (await _outcome(site, exchange))["outcome"] == "refused"
+
+
+async def test_a_body_that_is_too_large_is_refused(http: aiohttp.ClientSession, site: Running) -> None:
+    status, body, exchange = await _ask(http, "x" * 200_000)
+    assert status == 413
+    assert json.loads(body)["error"]["code"] == "request_too_large"
+    assert (await _outcome(site, exchange))["error"] == "request_too_large"
+
+
+async def test_what_is_unknown_or_forbidden(http: aiohttp.ClientSession, site: Running) -> None:
+    async with http.get("/v1/nothing") as response:
+        assert response.status == 404
+    async with http.get("/v1/chat/completions") as response:
+        assert response.status == 405
+        assert response.headers["allow"] == "POST"
+    async with http.get("/v1/models", headers={"Host": "evil.example"}) as response:
+        assert response.status == 421
+    async with http.get("/v1/models", headers={"Authorization": "Bearer rp_nothing"}) as response:
+        assert response.status == 401
+        assert "x-rempart-exchange" not in response.headers
+
+
+async def test_sigterm_lets_a_stream_end_and_refuses_new_work(http: aiohttp.ClientSession, site: Running) -> None:
+    stream = asyncio.create_task(_ask(http, "paced 20 50", stream=True))
+    await asyncio.sleep(0.3)
+    site.process.terminate()
+    await asyncio.sleep(0.1)
+    async with http.get("/readyz") as response:
+        assert response.status == 503
+    status, body, _ = await _ask(http, "one more")
+    assert status == 503
+    assert json.loads(body)["error"]["code"] == "shutting_down"
+    status, body, _ = await stream
+    assert status == 200
+    assert body.endswith(b"data: [DONE]\n\n")
+    assert await asyncio.to_thread(site.process.wait) == 0
+
+
+async def test_sigterm_cuts_what_takes_too_long_and_records_it(http: aiohttp.ClientSession, site: Running) -> None:
+    asked = asyncio.create_task(_ask(http, "paced 1000 100", stream=True))
+    await asyncio.sleep(0.3)
+    site.process.terminate()
+    _, body, exchange = await asked
+    assert b'"shutting_down"' in body or b'"request_timeout"' in body
+    assert await asyncio.to_thread(site.process.wait) == 0
+    assert (await _outcome(site, exchange))["outcome"] == "cut"
+    assert (await asyncio.to_thread(rempart, "ledger", "verify", data=site.data)).returncode == 0
