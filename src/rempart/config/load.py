@@ -6,6 +6,7 @@ The only reader of files and environment for settings. Precedence: option, `REMP
 from __future__ import annotations
 
 import ipaddress
+import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,10 +14,12 @@ from typing import Any
 
 import msgspec
 
+from rempart import limits
 from rempart.config.settings import Engine, Settings
 from rempart.errors import ConfigError
 
 _PREFIX = "REMPART_"
+_WORD = re.compile(r"[a-z0-9][a-z0-9-]{0,31}")
 _SECTIONS = ("server", "ledger", "logging")
 # Not settings: where settings are.
 _OTHERS = frozenset({"REMPART_CONFIG"})
@@ -192,6 +195,13 @@ def _check(settings: Settings) -> None:
     for name in ("body_bytes_max", "exchanges_max", "exchange_s"):
         if getattr(server, name) <= 0:
             raise ConfigError(f"server.{name} must be positive.", hint="Leave it out for its default.")
+    if server.body_bytes_max > limits.segment_bytes // 3:
+        raise ConfigError(
+            f"server.body_bytes_max is {server.body_bytes_max}: the ledger could not record such a request.",
+            hint=f"At most {limits.segment_bytes // 3}.",
+        )
+    if not _WORD.fullmatch(settings.ledger.retention):
+        raise ConfigError("ledger.retention must be a short word.", hint="Such as standard, or medical-6y.")
     names = [engine.name for engine in settings.engines]
     if not names or len(set(names)) != len(names):
         raise ConfigError("Engines need names of their own.", hint="Give each [[engines]] another name.")

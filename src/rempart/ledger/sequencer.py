@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import logging
 from collections import deque
 from collections.abc import Awaitable
@@ -158,6 +159,8 @@ class Sequencer:
         Raises `LedgerUnavailable` at once when it cannot be taken. What closes an exchange may use the last reserve.
         """
         self._check_alive()
+        if frames.frame_bytes(len(entry), len(body)) > limits.segment_bytes // 2:
+            raise LedgerUnavailable("This is too large to be recorded.", hint="Send less at once.")
         if self._full and self._segment.free < self._queued(entry, body) + (0 if closes else self._reserved(0)):
             raise LedgerUnavailable(self._full, hint="Free some space on the disk of the data directory.")
         future: asyncio.Future[Receipt] = self._loop.create_future()
@@ -234,9 +237,10 @@ class Sequencer:
 
     def _write_queued_pieces(self) -> None:
         while self._pieces and len(self._pieces[0].frame) <= self._segment.free:
-            piece = self._pieces.popleft()
+            piece = self._pieces[0]
             if not self._write(piece.frame, quiet=True):
-                return
+                return  # it has been told, with all that wait
+            self._pieces.popleft()
             if self._strict:
                 self._held.append(piece.future)
             elif not piece.future.done():
@@ -246,20 +250,19 @@ class Sequencer:
         batch: list[tuple[_Waiting, Receipt]] = []
         data: list[bytes] = []
         total = 0
-        while self._waiting and len(batch) < limits.commit_records_max and total < _COMMIT_BYTES:
-            one = self._waiting[0]
+        for one in itertools.islice(self._waiting, limits.commit_records_max):
             size = frames.frame_bytes(len(one.entry), len(one.body))
-            if total + size > self._segment.free:
+            if total + size > self._segment.free or total > _COMMIT_BYTES:
                 break
-            self._waiting.popleft()
             index = self._next + len(batch)
             data.append(frames.encode_frame(frames.Kind.ENTRY, index, self._segment.durable, one.entry, one.body))
             batch.append((one, Receipt(index, leaf_hash(one.entry))))
             total += size
         if not batch or not self._write(b"".join(data), quiet=True):
-            return []
+            return []  # those that wait have been told
         self._next += len(batch)
         for one, receipt in batch:
+            self._waiting.popleft()
             if one.opens:
                 self._open[one.opens] = OpenExchange(one.opens, receipt.index, self._segment.number)
         return batch
