@@ -88,6 +88,8 @@ class Exchange:
     def receive(self, event: e.Event) -> list[c.Command]:
         """Raises `RuntimeError` when the event cannot happen in this state: a fault in the performer."""
         allowed = TRANSITIONS[self.state].get(type(event))
+        if self.broken is not None and isinstance(event, e.Streamed | e.StreamEnded):
+            allowed = None
         if allowed is None:
             raise RuntimeError(f"{type(event).__name__} cannot happen to an exchange that is {self.state.name}")
         commands = self._handle(event)

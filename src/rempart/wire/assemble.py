@@ -7,7 +7,7 @@ their kind: texts are joined, lists are joined or merged by their `index`, of al
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import msgspec
 
@@ -21,11 +21,10 @@ _WHOLE: Final = frozenset({"role", "id", "type", "name", "object", "finish_reaso
 
 
 class _Choice(msgspec.Struct):
-    index: int = 0
     delta: dict[str, Any] | None = None
+    index: int = 0
     text: str | None = None
     finish_reason: str | None = None
-    logprobs: Any = None
 
 
 class _Chunk(msgspec.Struct):
@@ -33,6 +32,37 @@ class _Chunk(msgspec.Struct):
     usage: Usage | None = None
     model: str = ""
     error: Any = None
+
+
+class _Content(msgspec.Struct, forbid_unknown_fields=True):
+    content: str
+
+
+class _PlainChoice(msgspec.Struct, forbid_unknown_fields=True):
+    index: Literal[0] = 0
+    delta: _Content | None = None
+    text: str | None = None
+    finish_reason: None = None
+    logprobs: None = None
+    stop_reason: None = None
+
+
+class _Plain(msgspec.Struct, forbid_unknown_fields=True):
+    """What nearly all chunks are: a text of the first choice, and nothing else that another chunk does not repeat."""
+
+    choices: list[_PlainChoice]
+    id: str = ""
+    object: str = ""
+    created: int = 0
+    model: str = ""
+    system_fingerprint: str | None = None
+    usage: None = None
+
+    def text(self) -> str | None:
+        if len(self.choices) != 1:
+            return None
+        choice = self.choices[0]
+        return choice.delta.content if choice.delta is not None else choice.text
 
 
 class Fed(msgspec.Struct, frozen=True):
@@ -47,6 +77,7 @@ class Fed(msgspec.Struct, frozen=True):
 
 
 _chunk = msgspec.json.Decoder(_Chunk)
+_plain = msgspec.json.Decoder(_Plain)
 _any = msgspec.json.Decoder()
 _json = msgspec.json.Encoder()
 
@@ -56,7 +87,7 @@ class Assembler:
 
     __slots__ = (
         *("_bytes", "_choices", "_engines_name", "_model", "_operation", "_texts", "_top", "_wants_usage"),
-        *("counted", "usage"),
+        *("_headed", "counted", "usage"),
     )
 
     def __init__(self, operation: str, model: str, wants_usage: bool) -> None:
@@ -68,6 +99,8 @@ class Assembler:
         self._texts: list[str] = []
         self._bytes = 0
         self._engines_name = ""
+        self._headed = False
+        """The pieces hold an object: the names of the stream, which texts do not repeat."""
         self.usage: Usage | None = None
         self.counted = 0
         """Chunks with text: the count of tokens when the engine gives none."""
@@ -93,26 +126,37 @@ class Assembler:
 
     def _take(self, payload: bytes) -> bytes:
         """Its piece; empty when it is not for the client, who did not ask for usage."""
+        self._bytes += len(payload)
+        if self._bytes > limits.answer_bytes_max:
+            raise EngineError("The engine's answer is too large.", hint="Ask for fewer tokens.")
+        if self._headed:
+            text = self._plain_text(payload)
+            if text is not None:
+                self._texts.append(text)
+                self.counted += bool(text)
+                return _json.encode(text)
         chunk = self._decode(payload)
+        self._merge(payload)
         if chunk.usage is not None:
             self.usage = chunk.usage
             if not chunk.choices and not self._wants_usage:
-                self._merge(payload)
                 return b""
-        text = self._plain_text(chunk)
-        if text is None:
-            self._merge(payload)
-            return payload if b"\n" not in payload else _json.encode(_any.decode(payload))
-        self._texts.append(text)
-        return _json.encode(text)
+        self.counted += sum(map(_says_something, chunk.choices))
+        self._headed = True
+        return payload if b"\n" not in payload else _json.encode(_any.decode(payload))
+
+    def _plain_text(self, payload: bytes) -> str | None:
+        try:
+            plain = _plain.decode(payload)
+        except msgspec.ValidationError:
+            return None  # it says more
+        self._engines_name = plain.model
+        return plain.text()
 
     def _named(self, payload: bytes) -> bytes:
         return payload if self._engines_name in ("", self._model) else renamed(payload, self._model)
 
     def _decode(self, payload: bytes) -> _Chunk:
-        self._bytes += len(payload)
-        if self._bytes > limits.answer_bytes_max:
-            raise EngineError("The engine's answer is too large.", hint="Ask for fewer tokens.")
         if not payload.isascii():
             payload.decode()  # the decoder does not look at what it skips
         chunk = _chunk.decode(payload)
@@ -120,24 +164,6 @@ class Assembler:
             raise EngineError("The engine broke off its stream with an error.", hint="See the engine's log.")
         self._engines_name = chunk.model
         return chunk
-
-    def _plain_text(self, chunk: _Chunk) -> str | None:
-        """The text, when the chunk carries one for the first choice and nothing else."""
-        if len(chunk.choices) != 1 or chunk.usage is not None:
-            self.counted += len(chunk.choices)
-            return None
-        choice = chunk.choices[0]
-        if choice.delta is None:
-            text = choice.text
-            alone = True
-        else:
-            text = choice.delta.get("content")
-            alone = len(choice.delta) == 1
-        if text or (choice.delta and not alone):
-            self.counted += 1
-        if not self._top or choice.index or choice.finish_reason or choice.logprobs is not None or not alone:
-            return None
-        return text if isinstance(text, str) else None
 
     def _merge(self, payload: bytes) -> None:
         self._join_texts()
@@ -198,7 +224,10 @@ def _payload(operation: str, line: bytes) -> bytes:
 def _merge(into: dict[str, Any], new: dict[str, Any]) -> None:
     for name, value in new.items():
         old = into.get(name)
-        if old is None:
+        if old is None and isinstance(value, list):
+            into[name] = []
+            _merge_lists(into[name], value)
+        elif old is None:
             into[name] = value
         elif isinstance(old, str) and isinstance(value, str):
             into[name] = (old or value) if name in _WHOLE else old + value
@@ -211,13 +240,25 @@ def _merge(into: dict[str, Any], new: dict[str, Any]) -> None:
 
 
 def _merge_lists(old: list[Any], new: list[Any]) -> None:
-    places = {item["index"]: item for item in old if isinstance(item, dict) and isinstance(item.get("index"), int)}
+    places = {item["index"]: item for item in old if _indexed(item)}
     for item in new:
-        place = places.get(item["index"]) if isinstance(item, dict) and isinstance(item.get("index"), int) else None
-        if place is None:
-            old.append(item)
-        else:
+        place = places.get(item["index"]) if _indexed(item) else None
+        if place is not None:
             _merge(place, {name: value for name, value in item.items() if name != "index"})
+            continue
+        old.append(item)
+        if _indexed(item):
+            places[item["index"]] = item
+
+
+def _indexed(item: Any) -> bool:
+    return isinstance(item, dict) and isinstance(item.get("index"), int)
+
+
+def _says_something(choice: _Choice) -> bool:
+    """Text, reasoning or a part of a tool call: about one token. A role alone is none."""
+    delta = choice.delta or {}
+    return bool(choice.text) or any(value for name, value in delta.items() if name != "role")
 
 
 def _unindexed(message: dict[str, Any]) -> dict[str, Any]:

@@ -201,8 +201,10 @@ def _check(operation: str, fields: _Fields) -> None:
     if fields.n is not None and not 1 <= fields.n <= limits.choices_max:
         raise InvalidRequest(f"n must be 1 to {limits.choices_max}.", hint="Ask for fewer choices.", param="n")
     for name in ("max_tokens", "max_completion_tokens"):
-        if (getattr(fields, name) or 0) < 0:
-            raise InvalidRequest(f"{name} is negative.", hint="Leave it out, or send a positive number.", param=name)
+        if not 0 <= (getattr(fields, name) or 0) <= _INTEGER_MAX:
+            raise InvalidRequest(
+                f"{name} is out of range.", hint="Leave it out, or send a positive number.", param=name
+            )
 
 
 def _parameters(fields: _Fields) -> dict[str, Scalar]:

@@ -43,9 +43,17 @@ class Decoder:
         lines = _EOL.split(data[:-1]) if b"\r" in data and held else self._split(data)
         self._rest = lines.pop() + held
         events = self._events(lines)
-        if len(self._rest) + self._bytes > limits.event_bytes_max:
-            raise EngineError("The engine sent an event that is too large.", hint="See the engine's log.")
+        self._check_size(len(self._rest))
         return events
+
+    def _keep(self, value: bytes) -> None:
+        self._data.append(value)
+        self._bytes += len(value) + 1
+        self._check_size(0)
+
+    def _check_size(self, more: int) -> None:
+        if self._bytes + more > limits.event_bytes_max:
+            raise EngineError("The engine sent an event that is too large.", hint="See the engine's log.")
 
     @staticmethod
     def _split(data: bytes) -> list[bytes]:
@@ -61,10 +69,9 @@ class Decoder:
                     self._bytes = 0
             elif line.startswith(b"data:"):
                 value = line[6:] if line[5:6] == b" " else line[5:]
-                self._data.append(value)
-                self._bytes += len(value)
+                self._keep(value)
             elif line == b"data":
-                self._data.append(b"")
+                self._keep(b"")
         return events
 
 
