@@ -1,0 +1,111 @@
+"""Docs cannot lie: what they name exists, and what exists is named."""
+
+import re
+import tomllib
+from pathlib import Path
+
+import click
+import msgspec
+import pytest
+
+from rempart import errors
+from rempart.cli.main import cli
+from rempart.config.settings import Settings
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("models/guide/*.md")])
+
+
+def _commands(group: click.Group, prefix: tuple[str, ...] = ()) -> dict[tuple[str, ...], click.Command]:
+    found: dict[tuple[str, ...], click.Command] = {}
+    for name, command in group.commands.items():
+        if isinstance(command, click.Group):
+            found.update(_commands(command, (*prefix, name)))
+        else:
+            found[(*prefix, name)] = command
+    return found
+
+
+COMMANDS = _commands(cli)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_between_pages_lead_somewhere(page: Path) -> None:
+    for link in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text()):
+        assert (page.parent / link).exists(), link
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_commands_in_pages_exist(page: Path) -> None:
+    for line in re.findall(r"(?:^|[`/ ])rempart ((?:up|key|ledger|config)\b[^`\n#]*)", page.read_text(), re.MULTILINE):
+        words = line.split()
+        command = COMMANDS.get(tuple(words[:1])) or COMMANDS.get(tuple(words[:2]))
+        assert command is not None or "|" in line or len(words) == 1, line
+        if command is not None:
+            options = {name for parameter in command.params for name in (*parameter.opts, *parameter.secondary_opts)}
+            assert set(re.findall(r"(?<![\w-])--[a-z-]+", line)) <= options, line
+
+
+def test_every_command_takes_data_and_json() -> None:
+    for name, command in COMMANDS.items():
+        options = {option for parameter in command.params for option in parameter.opts}
+        assert {"--data", "--json"} <= options, name
+
+
+def test_the_configuration_page_is_a_configuration_and_names_every_setting() -> None:
+    text = (ROOT / "docs" / "configuration.md").read_text()
+    block = re.search(r"```toml\n(.*?)```", text, re.DOTALL)
+    assert block is not None
+    shown = tomllib.loads(re.sub(r"^# (?=[a-z_]+ = )", "", block[1], flags=re.MULTILINE))
+    settings = msgspec.convert(shown, Settings, dec_hook=lambda kind, value: kind(value))
+    for section in ("server", "ledger", "logging"):
+        for name in getattr(settings, section).__struct_fields__:
+            assert name in shown[section], f"{section}.{name}"
+    named = set().union(*(engine.keys() for engine in shown["engines"]))
+    assert named == set(settings.engines[0].__struct_fields__)
+
+
+def test_defaults_in_the_configuration_page_are_the_defaults() -> None:
+    text = (ROOT / "docs" / "configuration.md").read_text()
+    block = re.search(r"```toml\n(.*?)```", text, re.DOTALL)
+    assert block is not None
+    shown = tomllib.loads(block[1])
+    for section in ("server", "ledger", "logging"):
+        defaults = msgspec.to_builtins(getattr(Settings(), section), enc_hook=str)
+        for name, value in shown[section].items():
+            assert value == (list(defaults[name]) if isinstance(defaults[name], tuple | list) else defaults[name]), name
+
+
+def test_every_error_that_a_client_can_meet_is_in_the_api_page() -> None:
+    text = (ROOT / "docs" / "api.md").read_text()
+    command_line_only = {"usage", "bad_configuration", "ledger_corrupt", "keystore", "directory_locked"}
+    command_line_only |= {"missing_dependency", "client_gone"}
+    codes = {kind.code for kind in vars(errors).values() if isinstance(kind, type) and hasattr(kind, "http_status")}
+    for code in codes - command_line_only:
+        assert f"`{code}`" in text, code
+
+
+def test_every_dependency_has_its_line() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    text = (ROOT / "docs" / "dependencies.md").read_text()
+    for name in project["dependencies"]:
+        assert f"| {name} |" in text, name
+
+
+def test_locks_have_hashes_and_no_address() -> None:
+    for lock in (ROOT / "locks").glob("*.lock"):
+        text = lock.read_text()
+        assert "://" not in text, lock.name
+        packages = re.findall(r"^[a-z0-9][^ \n]*==", text, re.MULTILINE)
+        assert packages
+        assert text.count("--hash=sha256:") >= len(packages)
+
+
+def test_metrics_in_the_operations_page_exist() -> None:
+    from rempart.gateway.metrics import Metrics
+    from rempart.ledger.draft import LogState
+
+    state = LogState(origin="o", entries=0, tree_size=0, root=b"", lag_s=0.0, syncs=0, failure="")
+    shown = Metrics(lambda: state).text().decode()
+    for name in re.findall(r"`(rempart_[a-z_]+)`", (ROOT / "docs" / "operations.md").read_text()):
+        assert name.removesuffix("_total") in shown, name

@@ -1,0 +1,72 @@
+"""Make this release's golden data directory: `python tests/golden/make.py tests/golden/<version>`.
+
+A small ledger with every kind of entry, cut off by a kill; later releases must verify, read and recover it. Segments
+are cut at their last frame: zeros need not be kept. Its keys protect nothing.
+"""
+
+import asyncio
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+import aiohttp
+
+from rempart.ledger.recover import read_segment
+from rempart.testing.running import Running, rempart, start
+from rempart.testing.scripted import ScriptedServer
+
+
+async def make(target: Path) -> None:
+    """Replaces `target`."""
+    with tempfile.TemporaryDirectory() as folder:
+        data = Path(folder) / "data"
+        data.mkdir(mode=0o700)
+        async with ScriptedServer() as engine:
+            (data / "rempart.toml").write_text(
+                f'[ledger]\norigin = "rempart.example/golden"\n[[engines]]\nname = "scripted"\nkind = "openai"\n'
+                f'url = "{engine.url}"\n'
+            )
+            server = await asyncio.to_thread(start, data)
+            await _fill(server)
+            server.kill()
+        shutil.rmtree(target, ignore_errors=True)
+        for name in ("ledger", "keys", "state.db"):
+            source = data / name
+            if source.is_dir():
+                shutil.copytree(source, target / name, ignore=shutil.ignore_patterns("spare*"))
+            else:
+                shutil.copy(source, target / name)
+        for segment in (target / "ledger" / "segments").glob("*.seg"):
+            end = read_segment(segment).end
+            segment.write_bytes(segment.read_bytes()[:end])
+
+
+async def _fill(server: Running) -> None:
+    await asyncio.to_thread(rempart, "key", "create", "--name", "golden", "--owner", "golden owner", data=server.data)
+    async with aiohttp.ClientSession(server.url, headers={"Authorization": f"Bearer {server.key}"}) as http:
+        for number in range(150):
+            await _ask(http, f"words {number % 7}", stream=number % 2 == 0)
+        for script in ("nonsense", "cut 3", "status 422"):
+            await _ask(http, script, stream=script.startswith("cut"))
+        async with http.post("/v1/embeddings", json={"model": "scripted", "input": "text"}) as response:
+            await response.read()
+        async with http.post("/v1/chat/completions", data=b"{") as response:
+            await response.read()
+        leaving = asyncio.create_task(_ask(http, "paced 100 20", stream=True))
+        await asyncio.sleep(0.3)
+        leaving.cancel()
+        await asyncio.sleep(1.5)
+        asyncio.get_running_loop().create_task(_ask(http, "paced 100 20", stream=True))
+        await asyncio.sleep(0.3)
+        server.kill()
+
+
+async def _ask(http: aiohttp.ClientSession, script: str, stream: bool) -> None:
+    body = {"model": "scripted", "messages": [{"role": "user", "content": script}], "stream": stream, "user": "golden"}
+    async with http.post("/v1/chat/completions", json=body) as response:
+        await response.read()
+
+
+if __name__ == "__main__":
+    asyncio.run(make(Path(sys.argv[1])))
