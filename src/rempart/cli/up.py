@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
 import signal
 import sys
 from collections.abc import Callable
@@ -56,6 +57,7 @@ def up(
     loaded = settings_of(data, config_path, **{"server.host": host, "server.port": port})
     settings = with_model(loaded.settings, model)
     logs.set_up(settings.logging.level)
+    _raise_open_files()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_up(settings, _tell_json if as_json else _tell))
 
@@ -125,6 +127,12 @@ def _tell(ready: _Ready) -> None:
     ]
     click.echo("\n".join(lines))
     sys.stdout.flush()
+
+
+def _raise_open_files() -> None:
+    """Connections are files: the usual soft limit of 1,024 is for programs that use select()."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _reading(name: str, done: int, total: int) -> None:

@@ -21,6 +21,8 @@ class Router:
     def __init__(self, engines: Sequence[Engine]) -> None:
         self._engines = tuple(engines)
         self._down = {engine.name: "not asked yet" for engine in engines}
+        self._unseen = {engine.name for engine in engines}
+        """Engines that have never told what they serve."""
         self._served: dict[str, list[tuple[Target, Engine]]] = {}
         self._turns = itertools.count()
         self._watching: asyncio.Task[None] | None = None
@@ -40,6 +42,12 @@ class Router:
     def route(self, model: str) -> tuple[Target, Engine]:
         """Raises `ModelNotFound`, or `EngineUnavailable` when none that serves it is up."""
         served = self._served.get(model)
+        if not served and self._unseen:
+            raise EngineUnavailable(
+                f"No engine that is up serves {model!r}, and {', '.join(sorted(self._unseen))} has not come up yet.",
+                hint="Try again in a moment; see /readyz.",
+                retry_after_s=2,
+            )
         if not served:
             raise ModelNotFound(
                 f"There is no model {model!r} here.", hint="List the models with GET /v1/models.", param="model"
@@ -80,6 +88,7 @@ class Router:
                 _log.warning("engine down", extra={"engine": engine.name, "reason": error.message})
             self._down[engine.name] = error.message
             return [target for served in self._served.values() for target, owner in served if owner is engine]
+        self._unseen.discard(engine.name)
         if self._down.pop(engine.name, None):
             _log.info("engine up", extra={"engine": engine.name})
         return targets

@@ -133,9 +133,16 @@ export class Chat {
       this.announce(word("stopped"));
     } else {
       turn.end("");
-      this.announce(turn.fail(error, () => this.running || this.#exchange(turn.prompt)));
+      this.announce(turn.fail(error, () => this.#again(turn)));
     }
     end();
+  }
+
+  // The same question once more. The turn that failed stays on the page, and leaves the conversation.
+  #again(turn) {
+    if (this.running) return;
+    this.turns = this.turns.filter((one) => one !== turn);
+    this.#exchange(turn.prompt);
   }
 
   async #ledger(turn, exchange, signal) {

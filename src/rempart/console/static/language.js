@@ -36,6 +36,12 @@ export function say(element, key, values = {}) {
   element.textContent = word(key, values);
 }
 
+// Name an element for screen readers, in either language.
+export function label(element, key) {
+  element.dataset.wordLabel = key;
+  element.setAttribute("aria-label", word(key));
+}
+
 function use(code) {
   document.documentElement.lang = code;
   for (const element of document.querySelectorAll("[data-word]")) {

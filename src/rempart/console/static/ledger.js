@@ -1,7 +1,7 @@
 // The card beneath an answer: what the exchange became in the ledger.
 import { lookUp } from "./api.js";
 import { copyButton } from "./clipboard.js";
-import { say, word } from "./language.js";
+import { say } from "./language.js";
 import { isAbort, wordOf } from "./problems.js";
 
 // A signed checkpoint follows an exchange within about a second.
@@ -17,7 +17,7 @@ export async function showLedger(card, exchange, key, signal) {
     else card.replaceChildren(line("ledger_late", "waiting"), again(card, exchange, key, signal));
   } catch (error) {
     if (isAbort(error)) return;
-    card.replaceChildren(line("ledger_failed", "failed", { why: word(wordOf(error)) }), again(card, exchange, key, signal));
+    card.replaceChildren(line("ledger_failed", "failed"), line(wordOf(error), ""), again(card, exchange, key, signal));
   }
 }
 
@@ -36,10 +36,10 @@ async function settled(exchange, key, signal) {
   return trace;
 }
 
-function line(key, state, values) {
+function line(key, state) {
   const element = document.createElement("p");
-  element.className = `ledger-line ${state}`;
-  say(element, key, values);
+  element.className = state && `ledger-line ${state}`;
+  say(element, key);
   return element;
 }
 
@@ -61,10 +61,11 @@ function facts(trace) {
     if (entry) list.append(fact(`ledger_${type}`, type, String(entry.index)));
   }
   list.append(fact("ledger_size", "size", String(size)));
+  list.append(fact("ledger_origin", "origin", origin));
   const shown = fact("ledger_root", "root", `${root.slice(0, SHORT)}…${root.slice(-SHORT)}`);
   shown.lastChild.title = root;
   shown.lastChild.append(" ", copyButton("ledger_copy_root", () => root));
-  list.append(shown, fact("ledger_origin", "origin", origin));
+  list.append(shown);
   return list;
 }
 

@@ -8,6 +8,8 @@ const TAGS = [
   "tbody", "td", "th", "thead", "tr", "ul",
 ];
 const ATTRIBUTES = ["class", "href", "rel", "start", "target", "title"];
+// DOMPurify holds every attribute against `LINK` but those it is told are no address.
+const NO_ADDRESS = ["rel", "start", "target"];
 const LINK = /^(?:https?|mailto):/i;
 
 const markdown = makeMarkdown();
@@ -18,6 +20,7 @@ export function render(text) {
     ALLOWED_TAGS: TAGS,
     ALLOWED_ATTR: ATTRIBUTES,
     ALLOWED_URI_REGEXP: LINK,
+    ADD_URI_SAFE_ATTR: NO_ADDRESS,
     ALLOW_DATA_ATTR: false,
     ALLOW_ARIA_ATTR: false,
     RETURN_DOM_FRAGMENT: true,

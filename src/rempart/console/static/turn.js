@@ -1,6 +1,6 @@
 // One turn of the conversation on the page: what was asked, what is answered, and the ledger's card.
 import { copyButton } from "./clipboard.js";
-import { say } from "./language.js";
+import { label, say } from "./language.js";
 import { showError } from "./problems.js";
 import { render } from "./render.js";
 
@@ -59,7 +59,9 @@ export class Turn {
 
   // A place for the ledger's card.
   card() {
-    const card = part("section", "ledger");
+    const card = part("div", "ledger");
+    card.setAttribute("role", "group");
+    label(card, "ledger");
     this.element.append(card);
     return card;
   }
