@@ -51,6 +51,23 @@ async def test_kill_under_load(tmp_path: Path) -> None:
     _check_nothing_is_lost(data, seen)
 
 
+async def test_it_can_be_verified_while_it_is_written(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    data.mkdir(mode=0o700)
+    async with ScriptedServer() as engine:
+        (data / "rempart.toml").write_text(SETTINGS.format(url=engine.url))
+        server = await asyncio.to_thread(start, data)
+        async with aiohttp.ClientSession(server.url, headers={"Authorization": f"Bearer {server.key}"}) as http:
+            clients = [asyncio.create_task(_client(http, number, Seen())) for number in range(CLIENTS)]
+            for _ in range(6):
+                verified = await asyncio.to_thread(rempart, "ledger", "verify", data=data)
+                assert verified.returncode == 0, verified.stderr
+            server.kill()
+            await asyncio.gather(*clients)
+        assert server.process.stdout is not None
+        server.process.stdout.close()
+
+
 async def _load_until_killed(server: Running, key: str, seen: Seen, after_s: float) -> None:
     async with aiohttp.ClientSession(server.url, headers={"Authorization": f"Bearer {key}"}) as http:
         clients = [asyncio.create_task(_client(http, number, seen)) for number in range(CLIENTS)]

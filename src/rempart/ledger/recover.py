@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
@@ -26,6 +26,7 @@ from rempart.ledger.integrate import Integrator
 from rempart.ledger.segments import Segment, numbers, read_header, segment_path
 from rempart.ledger.sequencer import Opened, OpenExchange
 
+_LOOKS: Final = 4
 _open_exchanges = msgspec.json.Decoder(list[OpenExchange])
 
 
@@ -90,7 +91,16 @@ def _rewrite(path: Path) -> frames.Scan:
 
 
 def read_segment(path: Path) -> frames.Scan:
-    """The frames of a segment, without touching it."""
+    """The frames of a segment, without touching it; a server may be writing there.
+
+    What was read first may then be older than what was read last, and a frame that came in between looks like a hole.
+    A true hole is still there at the next look.
+    """
+    for _ in range(_LOOKS - 1):
+        try:
+            return frames.scan(path.read_bytes())
+        except LedgerCorrupt:
+            continue
     return frames.scan(path.read_bytes())
 
 
