@@ -9,6 +9,7 @@ import random
 from pathlib import Path
 
 import aiohttp
+import pytest
 
 from rempart.ledger.reading import newest_first
 from rempart.testing.running import Running, rempart, start
@@ -29,6 +30,7 @@ class Seen:
         """Exchange -> text of a stream that broke off."""
 
 
+@pytest.mark.timeout(60 + 30 * KILLS)
 async def test_kill_under_load(tmp_path: Path) -> None:
     data = tmp_path / "data"
     data.mkdir(mode=0o700)

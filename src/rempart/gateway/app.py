@@ -172,8 +172,8 @@ class Gateway:
         return self._parts.keyring.authenticate(presented.strip().decode("latin-1"), time.time())
 
     async def _metrics(self, request: Request) -> None:
+        self._check_host(request)
         if not self._policy.metrics_open:
-            self._check_host(request)
             self.authenticate(request).require("read_metrics")
         await self._lookups.metrics(request)
 
