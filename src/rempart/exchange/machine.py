@@ -64,7 +64,7 @@ TRANSITIONS: Final[Mapping[State, Mapping[type[e.Event], tuple[State, ...]]]] = 
 
 _STATUS_CLIENT_LEFT: Final = 499
 _BYTES_A_TOKEN: Final = 4
-_TOKENS_MAX: Final = 2**53
+_TOKENS_MAX: Final = 2**53 - 1
 _json = msgspec.json.Encoder()
 
 

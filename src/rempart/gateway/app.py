@@ -199,13 +199,14 @@ class Gateway:
     async def record_counts(self) -> None:
         """Write the refusals and the meters of the last minute, if there were any."""
         refusals, self._refusals = self._refusals, Counter()
-        totals = self._parts.meter.totals(time.time())
         try:
             if refusals:
                 await self._parts.journal.event("refusals", {"counts": dict(refusals)})
+            totals = self._parts.meter.totals(time.time())
             if totals and totals != self._metered:
-                for part, some in enumerate(_parts(totals)):
-                    await self._parts.journal.event("meter", {"totals": some, "part": part})
+                sets = list(_parts(totals))
+                for part, some in enumerate(sets):
+                    await self._parts.journal.event("meter", {"totals": some, "part": part, "parts": len(sets)})
                 self._metered = totals
         except LedgerUnavailable:
             self._refusals.update(refusals)  # kept for when it can be written; `/readyz` tells the reason

@@ -60,7 +60,7 @@ def unseal(key: bytes, exchange: bytes, label: bytes, body: bytes, commitment: s
     except (InvalidTag, ValueError) as error:
         raise LedgerCorrupt("A body does not open under its key.") from error
     salt, content = plain[:SALT_BYTES], plain[SALT_BYTES:]
-    if not hmac.compare_digest(hmac.digest(salt, content, "sha256").hex(), commitment):
+    if not hmac.compare_digest(hmac.digest(salt, content, "sha256").hex().encode(), commitment.encode()):
         raise LedgerCorrupt("A body is not the one that its entry commits to.")
     return content
 

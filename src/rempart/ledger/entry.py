@@ -1,6 +1,6 @@
 """`encode` and `decode`: entries of the log as RFC 8785 canonical JSON (pure).
 
-Entries hold strings, booleans, integers of magnitude at most 2^53, arrays and objects of these, under ASCII keys.
+Entries hold strings, booleans, integers of magnitude under 2^53, arrays and objects of these, under ASCII keys.
 Under these rules an encoder that sorts keys is canonical; a property test holds it to the `rfc8785` package.
 """
 
@@ -16,7 +16,7 @@ from rempart import limits
 from rempart.errors import LedgerCorrupt
 
 VERSION: Final = 1
-_INTEGER_MAX: Final = 2**53
+_INTEGER_MAX: Final = 2**53 - 1  # RFC 7493 section 2.2
 _encoder = msgspec.json.Encoder(order="sorted")
 _decoder = msgspec.json.Decoder(dict[str, Any])
 
@@ -50,14 +50,16 @@ def encode(fields: Mapping[str, Any]) -> bytes:
 def check(value: Any) -> None:
     """Raises `ValueError` at anything that may not stand in an entry. For what comes from outside the gateway."""
     match value:
-        case bool() | str():
+        case bool():
             return
+        case str():
+            value.encode()  # refuses lone surrogates
         case int():
             if abs(value) > _INTEGER_MAX:
-                raise ValueError("an integer in an entry has a magnitude of at most 2^53")
+                raise ValueError("an integer in an entry has a magnitude under 2^53")
         case Mapping():
             for name, inner in value.items():
-                if not name.isascii():
+                if not (isinstance(name, str) and name.isascii()):
                     raise ValueError("keys of an entry are ASCII")
                 check(inner)
         case list() | tuple():
@@ -71,9 +73,10 @@ def decode(entry: bytes) -> dict[str, Any]:
     """Raises `LedgerCorrupt` when it is no canonical entry of a known version."""
     try:
         fields = _decoder.decode(entry)
-    except (msgspec.DecodeError, RecursionError) as error:
-        raise LedgerCorrupt("An entry is not JSON.") from error
-    if fields.get("v") != VERSION or _encoder.encode(fields) != entry:
+        check(fields)
+    except (msgspec.DecodeError, ValueError, RecursionError) as error:
+        raise LedgerCorrupt("An entry is not JSON of the kind that entries are.") from error
+    if fields.get("v") is True or fields.get("v") != VERSION or _encoder.encode(fields) != entry:
         raise LedgerCorrupt("An entry is not canonical, or of an unknown version.")
     return fields
 
@@ -82,7 +85,7 @@ def facts(entry: bytes) -> Facts:
     """A quick look. Raises `LedgerCorrupt`."""
     try:
         return _facts.decode(entry)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise LedgerCorrupt("An entry cannot be read.") from error
 
 

@@ -59,8 +59,6 @@ class Scan(msgspec.Struct, frozen=True):
     frames: list[Frame]
     end: int
     """Offset after the last valid frame that nothing torn precedes."""
-    torn: bool
-    """Something after `end` was written and is not whole: a write that no one was told was durable."""
 
 
 def encode_header(header: Header) -> bytes:
@@ -120,15 +118,13 @@ def scan(data: bytes | memoryview) -> Scan:
     while (frame := _decode(view, at)) is not None:
         frames.append(frame)
         at = frame.end
-    torn = False
     for later in _later(view, at):
-        torn = True
         if later.durable > at:
             raise LedgerCorrupt(
                 f"A segment is damaged at byte {at}: what stood there was durable.",
                 hint="Keep the directory as it is, and compare it with a copy or a witness.",
             )
-    return Scan(frames, at, torn or any(view[at : at + FRAME_BYTES]))
+    return Scan(frames, at)
 
 
 def _later(view: memoryview, at: int) -> Iterator[Frame]:

@@ -43,8 +43,7 @@ class KeyTree:
 
     def leaf(self, number: int) -> bytes:
         """32 bytes. Raises `KeystoreError` when that leaf was erased."""
-        if not 0 <= number < LEAVES:
-            raise ValueError(f"a seed has {LEAVES} leaves, none is {number}")
+        _check(number)
         if len(self._nodes) == 1 and not self._nodes[0].prefix:
             return self._along(number)
         bits = f"{number:0{DEPTH}b}"
@@ -65,12 +64,18 @@ class KeyTree:
 
     def without(self, number: int) -> KeyTree:
         """The tree from which that leaf cannot be had any more; itself when it is gone already."""
+        _check(number)
         bits = f"{number:0{DEPTH}b}"
         for place, node in enumerate(self._nodes):
             if bits.startswith(node.prefix):
                 kept = _co_path(node, bits)
                 return KeyTree([*self._nodes[:place], *kept, *self._nodes[place + 1 :]])
         return self
+
+
+def _check(number: int) -> None:
+    if not 0 <= number < LEAVES:
+        raise ValueError(f"a seed has {LEAVES} leaves, none is {number}")
 
 
 def _descend(key: bytes, bits: str) -> bytes:

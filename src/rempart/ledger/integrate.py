@@ -22,6 +22,7 @@ from rempart.ledger.merkle import leaf_hash
 _CHECKPOINT: Final = "checkpoint"
 # What a log shows is public to whoever may read the directory; it holds no content.
 _MODE: Final = 0o644
+_NEWEST: Final = 512
 
 
 class LogHead(msgspec.Struct, frozen=True):
@@ -63,6 +64,9 @@ class Integrator:
         if width:
             path = directory / tiles.bundle_path(checkpoint.size // tiles.TILE_WIDTH, width)
             bundle = tiles.decode_bundle(_read(path), width)
+            if [leaf_hash(entry) for entry in bundle] != edge.rows[0]:
+                raise LedgerCorrupt("The last entry bundle is not the one that the tiles stand for.")
+        _remove_forgotten_partials(directory, edge)
         return cls(directory, signer, edge, bundle)
 
     def reopen(self) -> Integrator:
@@ -108,6 +112,16 @@ def _remove_partials(directory: Path) -> None:
     """tlog-tiles: partial tiles may go once the full one exists."""
     if directory.is_dir():
         shutil.rmtree(directory)
+
+
+def _remove_forgotten_partials(directory: Path, edge: tiles.Edge) -> None:
+    """A crash may have come between a checkpoint and the removal of what it made superfluous: the newest full tiles."""
+    for level in range(len(edge.rows)):
+        full = edge.size >> tiles.TILE_BITS * (level + 1)
+        for number in range(max(full - _NEWEST, 0), full):
+            _remove_partials(directory / f"{tiles.tile_path(level, number)}.p")
+            if level == 0:
+                _remove_partials(directory / f"{tiles.bundle_path(number)}.p")
 
 
 def _read_edge(directory: Path, size: int) -> tiles.Edge:

@@ -80,7 +80,11 @@ class Keystore:
 
     def get(self, kind: str, id_: str) -> bytes | None:
         """Raises `KeystoreError` when the row does not open."""
-        row = self._database.execute("SELECT sealed FROM rows WHERE kind = ? AND id = ?", (kind, id_)).fetchone()
+        try:
+            found = self._database.execute("SELECT sealed FROM rows WHERE kind = ? AND id = ?", (kind, id_))
+            row = found.fetchone()
+        except sqlite3.Error as error:
+            raise KeystoreError(f"A key cannot be read: {error}.", hint="Restore keys/ from its backup.") from error
         return None if row is None else _open(self._shard(kind, id_), _name(kind, id_), row[0])
 
     def put(self, rows: Mapping[tuple[str, str], bytes]) -> None:

@@ -65,8 +65,6 @@ class Vault:
 
     async def keys(self, retention: str, day: str, subject: str, people: Sequence[str]) -> RecordKeys:
         """Fresh keys for one exchange. `subject` is a pseudonym or empty; `people` are identities in clear."""
-        if self._next_leaf >= LEAVES:
-            await self._new_seed()
         bucket_key = self._buckets.get((retention, day)) or await self._bucket(retention, day)
         known: dict[str, bytes] = {}
         if subject:
@@ -74,6 +72,8 @@ class Vault:
         for identity in people:
             found = self._people.get(identity) or await self._person(identity)
             known[found[0]] = found[1]
+        while self._next_leaf >= LEAVES:  # last: nothing is awaited between this and the taking of the leaf
+            await self._new_seed()
         assert self._tree is not None
         leaf, self._next_leaf = self._next_leaf, self._next_leaf + 1
         names = tuple(sorted(known))

@@ -53,7 +53,7 @@ _NUMBERS: Final = (
     "parallel_tool_calls",
     "echo",
 )
-_INTEGER_MAX: Final = 2**53
+_INTEGER_MAX: Final = 2**53 - 1
 _MEMBER = re.compile(rb'[ \t\n\r]*"(?:[^"\\]|\\.)*"[ \t\n\r]*:[ \t\n\r]*', re.DOTALL)
 _SEPARATOR = re.compile(rb"[ \t\n\r]*[,}]")
 _WHERE = re.compile(r" - at `\$\.?(.*?)`$")
