@@ -34,7 +34,7 @@ def write(path: Path, shape: Shape, tensors: dict[str, Tensor], tokenizer: Token
     """Writes float16 matrices and float32 norms; the tied embedding stands once."""
     writer = gguf.GGUFWriter(path, "llama")
     _describe(writer, shape)
-    _vocabulary(writer, tokenizer)
+    _vocabulary(writer, tokenizer, shape.vocabulary)
     for name, tensor in tensors.items():
         if name.endswith(("q_proj.weight", "k_proj.weight")):
             tensor = permuted(tensor, shape.heads)
@@ -79,14 +79,19 @@ def _describe(writer: gguf.GGUFWriter, shape: Shape) -> None:
     writer.add_vocab_size(shape.vocabulary)
 
 
-def _vocabulary(writer: gguf.GGUFWriter, tokenizer: Tokenizer) -> None:
+def _vocabulary(writer: gguf.GGUFWriter, tokenizer: Tokenizer, size: int) -> None:
     model = json.loads(tokenizer.to_str())["model"]
     tokens = [text for text, _ in sorted(model["vocab"].items(), key=lambda item: item[1])]
     control, normal = gguf.TokenType.CONTROL, gguf.TokenType.NORMAL
+    types = [control if text in vocabulary.SPECIALS else normal for text in tokens]
+    # A small corpus fills fewer entries than the embedding has rows, and llama.cpp wants a name for each row.
+    unused = range(len(tokens), size)
+    tokens += [f"[PAD{number}]" for number in unused]
+    types += [gguf.TokenType.UNUSED] * len(unused)
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre("gpt-2")
     writer.add_token_list(tokens)
-    writer.add_token_types([control if text in vocabulary.SPECIALS else normal for text in tokens])
+    writer.add_token_types(types)
     writer.add_token_merges([pair if isinstance(pair, str) else " ".join(pair) for pair in model["merges"]])
     writer.add_bos_token_id(vocabulary.special(tokenizer, vocabulary.ENDOFTEXT))
     writer.add_eos_token_id(vocabulary.special(tokenizer, vocabulary.END))

@@ -17,7 +17,7 @@ _DEADLINE_S: Final = 60.0
 class Served:
     """A server on 127.0.0.1, for as long as the object lives."""
 
-    def __init__(self, path: Path, threads: int = 2) -> None:
+    def __init__(self, path: Path, threads: int = 1) -> None:
         params = xllamacpp.CommonParams()
         params.model.path = str(path)
         params.hostnames = ["127.0.0.1"]
