@@ -6,11 +6,12 @@ The only reader of files and environment for settings. Precedence: option, `REMP
 from __future__ import annotations
 
 import ipaddress
+import math
 import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_origin
 
 import msgspec
 
@@ -21,8 +22,8 @@ from rempart.errors import ConfigError
 _PREFIX = "REMPART_"
 _WORD = re.compile(r"[a-z0-9][a-z0-9-]{0,31}")
 _SECTIONS = ("server", "ledger", "logging")
-# Not settings: where settings are.
-_OTHERS = frozenset({"REMPART_CONFIG"})
+# Not settings: where settings are, what the documents keep a key in, and how often a test kills.
+_OTHERS = frozenset({"REMPART_CONFIG", "REMPART_KEY", "REMPART_KILLS"})
 
 
 class Loaded(msgspec.Struct, frozen=True):
@@ -134,12 +135,11 @@ def _note(tree: Mapping[str, Any], sources: dict[str, str], source: str) -> None
 
 
 def _convert(tree: dict[str, Any], sources: Mapping[str, str]) -> Settings:
-    # Environment variables are texts: numbers and booleans in them are read, those of a file must be what they are.
-    texts = {name for name, source in sources.items() if source.startswith("environment")}
-    for dotted in texts:
+    # Environment variables are texts: they are read as the field's type says; what stands in a file must be of it.
+    for dotted, source in sources.items():
         section, _, name = dotted.partition(".")
-        if name and isinstance(tree.get(section), dict):
-            tree[section][name] = _scalar(tree[section][name])
+        if source.startswith("environment") and name and isinstance(tree.get(section), dict):
+            tree[section][name] = _typed(section, name, tree[section][name])
     try:
         return msgspec.convert(tree, Settings, dec_hook=_path)
     except msgspec.ValidationError as error:
@@ -149,26 +149,24 @@ def _convert(tree: dict[str, Any], sources: Mapping[str, str]) -> Settings:
         ) from error
 
 
-def _scalar(text: Any) -> Any:
-    if not isinstance(text, str):
+def _typed(section: str, name: str, text: Any) -> Any:
+    """What a variable's text means for that field; the text itself when that cannot be told, for a later error."""
+    fields = {field.name: field.type for field in msgspec.structs.fields(type(getattr(Settings(), section)))}
+    kind = fields.get(name, str)
+    if not isinstance(text, str) or kind is str or Path in (kind, *get_args(kind)):
         return text
-    lowered = text.lower()
-    if lowered in ("true", "false"):
-        return lowered == "true"
-    if "," in text:
-        return [part.strip() for part in text.split(",")]
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    return text
+    if get_origin(kind) is tuple:
+        return [part.strip() for part in text.split(",") if part.strip()]
+    try:
+        return msgspec.convert(text, kind, strict=False)
+    except msgspec.ValidationError:
+        return text
 
 
 def _path(kind: type, value: object) -> object:
     if kind is Path and isinstance(value, str | Path):
         return Path(value)
-    raise NotImplementedError(f"a setting of {kind} cannot be made of {type(value)}")
+    raise TypeError(f"expected a path, got a {type(value).__name__}")
 
 
 def is_loopback(host: str) -> bool:
@@ -192,8 +190,9 @@ def _check(settings: Settings) -> None:
             f"server.host is {server.host}, without a certificate: keys and prompts would cross the network in clear.",
             hint="Give server.certificate and server.key, or listen on 127.0.0.1 behind a TLS proxy.",
         )
-    for name in ("body_bytes_max", "exchanges_max", "exchange_s"):
-        if getattr(server, name) <= 0:
+    for name in ("body_bytes_max", "exchanges_max", "exchange_s", "drain_s"):
+        value = getattr(server, name)
+        if not math.isfinite(value) or value < 0 or (value == 0 and name != "drain_s"):
             raise ConfigError(f"server.{name} must be positive.", hint="Leave it out for its default.")
     if server.body_bytes_max > limits.segment_bytes // 3:
         raise ConfigError(
@@ -206,6 +205,13 @@ def _check(settings: Settings) -> None:
     if not names or len(set(names)) != len(names):
         raise ConfigError("Engines need names of their own.", hint="Give each [[engines]] another name.")
     for engine in settings.engines:
+        if not _WORD.fullmatch(engine.name):
+            raise ConfigError(f"The engine's name {engine.name!r} is no short word.", hint="Such as vllm or gpu-1.")
+        if engine.parallel < 1 or engine.context_tokens < 1 or engine.threads < 0:
+            raise ConfigError(
+                f"engines.{engine.name}: parallel and context_tokens are at least 1, threads at least 0.",
+                hint="Leave them out for their defaults.",
+            )
         if engine.kind == "openai" and not engine.url.startswith(("http://", "https://")):
             raise ConfigError(
                 f"engines.{engine.name}.url is {engine.url!r}.", hint="Give its address, such as https://10.0.0.7:8000."

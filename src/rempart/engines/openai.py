@@ -109,13 +109,15 @@ class OpenAIEngine:
         async with (
             self._mapped(),
             asyncio.timeout(limits.engine_connect_s),
-            self._client().get(f"{endpoint.url}/v1/models", headers=_headers(endpoint, None)) as response,
+            self._client().get(
+                f"{endpoint.url}/v1/models", headers=_headers(endpoint, None), allow_redirects=False
+            ) as response,
         ):
             await self._check(response)
             body = await _whole(response, limits.answer_bytes_max)
         try:
             listed = {model.id: model.created for model in msgspec.json.decode(body, type=_Models).data}
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, RecursionError) as error:
             raise nonsense() from error
         names = self._names or {name: name for name in listed}
         return [
@@ -143,11 +145,11 @@ class OpenAIEngine:
         """Once more when the connection was closed before any answer: a kept one may be closed by the server just as
         it is used again, and nothing of an answer has been seen by anyone."""
         try:
-            return await self._client().post(url, data=body, headers=headers)
+            return await self._client().post(url, data=body, headers=headers, allow_redirects=False)
         except aiohttp.ClientConnectorError:
             raise
         except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError):
-            return await self._client().post(url, data=body, headers=headers)
+            return await self._client().post(url, data=body, headers=headers, allow_redirects=False)
 
     @asynccontextmanager
     async def _mapped(self) -> AsyncIterator[None]:
@@ -212,7 +214,7 @@ def tls_context(ca_file: Path | None) -> ssl.SSLContext:
 
 
 def _headers(endpoint: Endpoint, exchange: str | None) -> dict[str, str]:
-    headers = {"Content-Type": "application/json"}
+    headers = {"Content-Type": "application/json", "Accept-Encoding": "identity"}
     if endpoint.api_key:
         headers["Authorization"] = f"Bearer {endpoint.api_key}"
     if exchange is not None:

@@ -62,7 +62,7 @@ def read_header(file: BinaryIO) -> GgufHeader:
     return GgufHeader(
         architecture=architecture,
         name=str(found.get("general.name", "")),
-        context_tokens=context if isinstance(context, int) else 0,
+        context_tokens=context if type(context) is int and context > 0 else 0,
         tensors=tensors,
     )
 

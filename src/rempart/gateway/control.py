@@ -7,7 +7,7 @@ import contextlib
 import logging
 import os
 import socket
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -47,7 +47,8 @@ async def listening(path: Path, verbs: Mapping[str, Verb]) -> AsyncIterator[None
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     before = os.umask(0o177)
     try:
-        sock.bind(_short(path))
+        with _short(path) as address:
+            sock.bind(address)
     finally:
         os.umask(before)
 
@@ -95,7 +96,8 @@ def ask(data: Path, verb: str, args: Mapping[str, Any]) -> Any:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
         sock.settimeout(_ANSWER_S)
         try:
-            sock.connect(_short(socket_path(data)))
+            with _short(socket_path(data)) as address:
+                sock.connect(address)
             sock.sendall(msgspec.json.encode({"verb": verb, "args": dict(args)}) + b"\n")
             with sock.makefile("rb") as file:
                 line = file.readline()
@@ -103,16 +105,24 @@ def ask(data: Path, verb: str, args: Mapping[str, Any]) -> Any:
             raise NotRunning(f"No server runs on {data}.", hint="Start it with 'rempart up'.") from error
         except OSError as error:
             raise RempartError(f"The server does not answer: {error}.", hint="Are you its owner?") from error
-    answer = msgspec.json.decode(line, type=dict[str, Any])
+    try:
+        answer = msgspec.json.decode(line, type=dict[str, Any])
+    except msgspec.DecodeError as error:
+        raise RempartError("The server ended before it answered.", hint="See its log, and try again.") from error
     if "error" in answer:
         raise Failure(**answer["error"])
     return answer["result"]
 
 
-def _short(path: Path) -> str:
+@contextlib.contextmanager
+def _short(path: Path) -> Iterator[str]:
     """Unix socket addresses end at 107 bytes: from inside the directory, names are short."""
     text = str(path)
     if len(text.encode()) < 107:
-        return text
+        yield text
+        return
     descriptor = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    return f"/proc/self/fd/{descriptor}/{path.name}"
+    try:
+        yield f"/proc/self/fd/{descriptor}/{path.name}"
+    finally:
+        os.close(descriptor)

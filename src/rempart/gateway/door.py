@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any, Final
 from uuid import uuid4
 
-from httptools import HttpParserError, HttpParserUpgrade
+from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from rempart import limits
@@ -34,6 +34,8 @@ class DoorProtocol(HttpToolsProtocol):
     _head_count = 0
     _when_gone: Callable[[], None] | None = None
     _refusal: RempartError | None = None
+    _skipping = False
+    """The parser is being told of a head that was read before."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -48,17 +50,16 @@ class DoorProtocol(HttpToolsProtocol):
         self._unset_keepalive_if_required()
         if self.head_since is None and self.body_since is None:
             self.head_since = self.loop.time()
+        # The parser reports a header, or a trailer, only when it is whole: an endless one shows in the raw count alone.
+        self._raw_bytes += len(data)
         try:
             self.parser.feed_data(data)
-        except HttpParserUpgrade:
-            # Offers such as `Upgrade: h2c` (Java's default client) may be ignored: RFC 9110 section 7.8.
+        except HttpParserUpgrade as offer:
+            self._decline(data[offer.args[0] :])
             return
         except HttpParserError:
             self.refuse(InvalidRequest("The request is not valid HTTP/1.1.", hint="Check the client or the proxy."))
             return
-        if self.head_since is not None:
-            # The parser reports a header only when it is whole: an endless one shows in the raw count alone.
-            self._raw_bytes += len(data)
         if self._head_over():
             self.refuse(
                 HeadersTooLarge(
@@ -66,6 +67,27 @@ class DoorProtocol(HttpToolsProtocol):
                     hint="Send fewer or shorter headers.",
                 )
             )
+
+    def _decline(self, rest: bytes) -> None:
+        """Offers such as `Upgrade: h2c` (Java's default client) may be ignored: RFC 9110 section 7.8.
+
+        The parser then stands after the head and would drop the body: a new one is told of it and goes on.
+        """
+        framing = self._body_header()
+        self.parser = HttpRequestParser(self)
+        if framing:
+            self._skipping = True
+            self.parser.feed_data(b"POST / HTTP/1.1\r\n" + framing + b"\r\n\r\n")
+            self._skipping = False
+        if rest:
+            self.data_received(rest)
+
+    def _body_header(self) -> bytes:
+        """The header that says how long the body is; empty when there is none."""
+        for name, value in self.headers:
+            if name == b"transfer-encoding" or (name == b"content-length" and value.strip(b"0 ")):
+                return name + b": " + value
+        return b""
 
     def _head_over(self) -> bool:
         return (
@@ -75,17 +97,27 @@ class DoorProtocol(HttpToolsProtocol):
         )
 
     def on_message_begin(self) -> None:
+        if self._skipping:
+            return
         self._head_bytes = self._raw_bytes = self._head_count = 0
         super().on_message_begin()
 
+    def on_url(self, url: bytes) -> None:
+        if self._skipping:
+            return
+        self._head_bytes += len(url)
+        super().on_url(url)
+
     def on_header(self, name: bytes, value: bytes) -> None:
+        if self._skipping:
+            return
         self._head_count += 1
         self._head_bytes += len(name) + len(value)
         if not self._head_over():
             super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
-        if self._head_over():
+        if self._skipping or self._head_over():
             return  # data_received answers 431 as soon as the parser returns
         self.head_since = None
         self.body_since = self.loop.time()
@@ -94,10 +126,14 @@ class DoorProtocol(HttpToolsProtocol):
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
+        self._raw_bytes = 0
         if self.cycle is not None and self.body_since is not None:
             super().on_body(body)
 
     def on_message_complete(self) -> None:
+        self._raw_bytes = 0
+        if self.parser.should_upgrade() and self._body_header():
+            return  # the parser drops the body of an offer to upgrade; `_decline` sees to it
         if self.cycle is not None and self.body_since is not None:
             self.body_since = None
             super().on_message_complete()

@@ -25,7 +25,16 @@ class JsonFormatter(logging.Formatter):
         line.update({name: value for name, value in record.__dict__.items() if name not in _STANDARD})
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
-        return msgspec.json.encode(line, enc_hook=str).decode()
+        return msgspec.json.encode(_tellable(line), enc_hook=str).decode()
+
+
+def _tellable(value: Any) -> Any:
+    """File names may hold bytes that are no UTF-8 (lone surrogates in Python): a log line must not fail on them."""
+    if isinstance(value, str):
+        return value.encode(errors="backslashreplace").decode()
+    if isinstance(value, dict):
+        return {_tellable(name): _tellable(inner) for name, inner in value.items()}
+    return value if isinstance(value, int | float | bool | None) else _tellable(str(value))
 
 
 def set_up(level: str) -> None:

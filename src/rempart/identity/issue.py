@@ -12,6 +12,7 @@ from rempart.identity.keys import KeyRow
 
 _ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789--"
 _DAY_S = 86_400
+_EXPIRES_DAYS_MAX = 36_500
 SECRET_RANDOM_BYTES = ID_CHARS // 2 + SECRET_CHARS
 
 
@@ -39,8 +40,10 @@ def check(order: KeyOrder) -> None:
         raise UsageError(f"There is no role {order.role!r}.", hint=f"Roles are {', '.join(PERMISSIONS)}.")
     for name in ("requests_per_minute", "tokens_per_day", "expires_days"):
         value = getattr(order, name)
-        if value is not None and not 0 < value <= 2**53:
+        if value is not None and not 0 < value < 2**53:
             raise UsageError(f"{name} must be positive.", hint="Leave it out for no limit.")
+    if (order.expires_days or 0) > _EXPIRES_DAYS_MAX:
+        raise UsageError("expires_days is too large.", hint=f"At most {_EXPIRES_DAYS_MAX}; leave it out for never.")
     if len(order.owner) > limits.subject_chars_max:
         raise UsageError("The owner's name is too long.", hint=f"At most {limits.subject_chars_max} characters.")
 

@@ -78,7 +78,8 @@ class Journal:
         return ExchangeRecord(self, str(fields["exchange"]), kept, keys)
 
     async def event(self, type: str, facts: Mapping[str, Fact]) -> Receipt:
-        """An entry that is no exchange."""
+        """An entry that is no exchange. Raises `ValueError` at facts that may not stand in an entry."""
+        entries.check(facts)
         return await self._sequencer.append(self._entry(type, facts))
 
     async def close_unreadable(self, fields: Mapping[str, Fact]) -> Receipt:

@@ -36,7 +36,7 @@ def read_vkey(data: Path) -> str:
     """The verifier key of the log. Raises `LedgerCorrupt` when there is no log."""
     try:
         return (ledger_directory(data) / _VKEY).read_text().strip()
-    except FileNotFoundError as error:
+    except OSError as error:
         raise LedgerCorrupt(
             f"There is no ledger in {data}.", hint="Start the server once, or give its directory with --data."
         ) from error

@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from rempart.errors import DirectoryLocked
+from rempart.errors import ConfigError, DirectoryLocked
 from rempart.ledger.files import make_directory
 
 
@@ -18,8 +18,13 @@ def own(data: Path) -> Iterator[None]:
 
     Raises `DirectoryLocked` when another process holds it.
     """
-    make_directory(data / "run")
-    descriptor = os.open(data / "run" / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        make_directory(data / "run")
+        descriptor = os.open(data / "run" / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise ConfigError(
+            f"{data} cannot be used as a data directory: {error.strerror}.", hint="Give a directory with --data."
+        ) from error
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

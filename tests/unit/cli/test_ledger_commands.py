@@ -1,0 +1,164 @@
+"""`rempart ledger` and `rempart key` on a data directory that no server runs on."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from rempart.cli.main import main
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Run:
+    """`main` with these arguments on one data directory, in a clean environment."""
+    for name in os.environ:
+        if name.startswith("REMPART_"):
+            monkeypatch.delenv(name)
+
+    def _run(*arguments: str) -> tuple[int, str, str]:
+        with pytest.raises(SystemExit) as ended:
+            main([*arguments, "--data", str(tmp_path / "data")])
+        assert isinstance(ended.value.code, int)
+        return ended.value.code, *capsys.readouterr()
+
+    return _run
+
+
+def made(run: Run, *arguments: str) -> dict[str, Any]:
+    status, out, _ = run("key", "create", "--name", "nightly", *arguments, "--json")
+    assert status == 0
+    found: dict[str, Any] = msgspec.json.decode(out)
+    return found
+
+
+@pytest.mark.parametrize("arguments", [("verify",), ("key",), ("tail",), ("show", "0")])
+def test_without_a_ledger_nothing_is_verified_or_shown(run: Run, arguments: tuple[str, ...], tmp_path: Path) -> None:
+    status, out, err = run("ledger", *arguments)
+    assert (status, out) == (1, "")
+    assert err.startswith(f"Error: There is no ledger in {tmp_path / 'data'}.\n  What to do: ")
+    assert not (tmp_path / "data").exists()
+
+
+def test_without_a_ledger_the_error_is_json_when_asked_for(run: Run) -> None:
+    status, out, err = run("ledger", "verify", "--json")
+    assert (status, out) == (1, "")
+    assert msgspec.json.decode(err)["error"]["code"] == "ledger_corrupt"
+
+
+def test_a_verifier_key_that_is_none_is_wrong_use(run: Run) -> None:
+    made(run)
+    for vkey in ("nonsense", "a+b+c", "log.example+00000000+AAAA", "caf\u00e9", "+", "\ud800"):
+        status, out, err = run("ledger", "verify", "--vkey", vkey)
+        assert status in (1, 2)
+        assert out == ""
+        assert err.startswith("Error: ")
+
+
+def test_a_key_is_made_listed_and_revoked_without_a_server(run: Run) -> None:
+    key = made(run, "--role", "auditor", "--model", "guide", "--requests-per-minute", "2")
+    assert key["key"].startswith(f"rp_{key['id']}_")
+    status, out, _ = run("key", "list", "--json")
+    (row,) = msgspec.json.decode(out)
+    assert (status, row["id"], row["name"], row["role"]) == (0, key["id"], "nightly", "auditor")
+    assert row["models"] == ["guide"]
+    assert row["limits"]["requests_per_minute"] == 2
+    assert key["key"] not in out
+    assert run("key", "revoke", key["id"]) == (0, f"Key {key['id']} ('nightly') is revoked.\n", "")
+    status, out, _ = run("key", "list")
+    assert status == 0
+    assert "revoked" in out
+
+
+def test_the_key_alone_is_on_stdout(run: Run) -> None:
+    status, out, err = run("key", "create", "--name", "nightly")
+    assert status == 0
+    assert out.startswith("rp_")
+    assert out.count("\n") == 1
+    assert "not shown again" in err
+
+
+def test_each_change_of_a_key_is_an_entry_and_names_nobody(run: Run) -> None:
+    key = made(run, "--owner", "Ada Lovelace")
+    run("key", "revoke", key["id"])
+    status, out, _ = run("ledger", "tail", "-n", "100", "--json")
+    assert status == 0
+    entries = [msgspec.json.decode(line)["entry"] for line in out.splitlines()]
+    changes = [(entry["key"], entry["change"]) for entry in entries if entry["type"] == "key"]
+    assert changes == [(key["id"], "created"), (key["id"], "revoked")]
+    assert "Ada" not in out
+    assert "nightly" not in out
+
+
+def test_the_ledger_of_these_changes_holds(run: Run) -> None:
+    made(run)
+    status, out, err = run("ledger", "verify")
+    assert status == 0, err
+    assert out.startswith("The ledger holds: ")
+    status, out, _ = run("ledger", "verify", "--json")
+    report = msgspec.json.decode(out)
+    assert (status, report["holds"], report["requests"]) == (0, True, 0)
+
+
+def test_the_ledger_holds_for_the_key_it_prints_and_for_no_other(run: Run, tmp_path: Path) -> None:
+    made(run)
+    _, out, _ = run("ledger", "key")
+    vkey = out.strip()
+    assert msgspec.json.decode(run("ledger", "key", "--json")[1]) == {"vkey": vkey}
+    assert run("ledger", "verify", "--vkey", vkey)[0] == 0
+    (tmp_path / "data").rename(tmp_path / "other")
+    made(run)
+    status, out, err = run("ledger", "verify", "--vkey", vkey)
+    assert (status, out) == (1, "")
+    assert err.startswith("Error: ")
+
+
+def test_a_changed_byte_is_found(run: Run, tmp_path: Path) -> None:
+    made(run)
+    segments = (tmp_path / "data" / "ledger" / "segments").iterdir()
+    segment, content = next((path, path.read_bytes()) for path in segments if b'"created"' in path.read_bytes())
+    at = content.index(b'"created"')
+    segment.write_bytes(content[:at] + b'"creatad"' + content[at + 9 :])
+    status, out, err = run("ledger", "verify")
+    assert (status, out) == (1, "")
+    assert err.startswith("Error: ")
+    assert "What to do: " in err
+
+
+@pytest.mark.parametrize("what", ["nonsense", "-1", "999999", "0" * 32, "", "1" * 5_000])
+def test_what_is_not_in_the_ledger_is_told(run: Run, what: str) -> None:
+    made(run)
+    status, out, err = run("ledger", "show", "--", what) if what.startswith("-") else run("ledger", "show", what)
+    assert status in (1, 2)
+    assert out == ""
+    assert err.startswith(("Error: ", "Usage: "))
+
+
+def test_one_entry_is_shown(run: Run) -> None:
+    made(run)
+    status, out, _ = run("ledger", "show", "0", "--sealed", "--json")
+    assert status == 0
+    assert msgspec.json.decode(out)["entry"]["type"] == "start"
+
+
+def test_an_unknown_key_cannot_be_revoked(run: Run) -> None:
+    status, out, err = run("key", "revoke", "0123456789ab")
+    assert (status, out) == (2, "")
+    assert err == "Error: There is no key '0123456789ab'.\n  What to do: See 'rempart key list'.\n"
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("--name", ""), ("--tokens-per-day", "0"), ("--expires-days", "-1"), ("--expires-days", str(2**53))],
+)
+def test_an_order_that_makes_no_sense_makes_no_key(run: Run, option: str, value: str) -> None:
+    status, out, err = run("key", "create", "--name", "nightly", option, value)
+    assert (status, out) == (2, "")
+    assert err.startswith("Error: ")
+    assert "What to do: " in err

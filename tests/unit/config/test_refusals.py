@@ -1,0 +1,186 @@
+"""`rempart.config.load`: what cannot be used stops with its name and what to do, and with nothing but `ConfigError`."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rempart import limits
+from rempart.config.load import load
+from rempart.config.settings import Engine
+from rempart.errors import ConfigError
+
+
+def refused(tmp_path: Path, text: str) -> ConfigError:
+    file = tmp_path / "rempart.toml"
+    file.write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        load({}, {}, file)
+    assert caught.value.hint
+    assert caught.value.exit_code == 2
+    return caught.value
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("[server]\nprot = 1", "prot"),
+        ("[serve]\nport = 1", "serve"),
+        ("port = 1", "port"),
+        ('[[engines]]\nname = "a"\nmodle = "x"', "modle"),
+        ("[ledger]\nseal = true", "seal"),
+    ],
+)
+def test_an_unknown_field_is_named(tmp_path: Path, text: str, named: str) -> None:
+    assert f"`{named}`" in refused(tmp_path, text).message
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ('[server]\nport = "8080"', "server.port"),
+        ("[server]\nport = 1.5", "server.port"),
+        ("[server]\nhost = 1", "server.host"),
+        ("[server]\nallowed_hosts = 1", "server.allowed_hosts"),
+        ("[server]\nallowed_hosts = [1]", "server.allowed_hosts"),
+        ('[ledger]\nstrict = "yes"', "ledger.strict"),
+        ('[logging]\nlevel = "loud"', "logging.level"),
+        ("server = 1", "server"),
+        ("engines = 1", "engines"),
+        ("engines = [1]", "engines"),
+        ('[[engines]]\nname = "a"\nkind = "magic"', "engines[0].kind"),
+        ('[[engines]]\nkind = "embedded"', "`name`"),
+        ('[[engines]]\nname = "a"\nmodels = ["b"]', "engines[0].models"),
+    ],
+)
+def test_a_value_of_the_wrong_type_is_named(tmp_path: Path, text: str, named: str) -> None:
+    assert named in refused(tmp_path, text).message
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("data = 1", "data"),
+        ("[server]\ncertificate = 1\nkey = 2", "server"),
+        ('[[engines]]\nname = "a"\nmodel = 1', "engines[0].model"),
+    ],
+)
+def test_a_path_that_is_no_text_is_named(tmp_path: Path, text: str, named: str) -> None:
+    assert named in refused(tmp_path, text).message
+
+
+def test_a_variable_that_is_no_number_is_named() -> None:
+    with pytest.raises(ConfigError, match=r"server\.port"):
+        load({}, {"REMPART_SERVER_PORT": "eighty"})
+
+
+def test_an_unknown_variable_is_named() -> None:
+    with pytest.raises(ConfigError, match="`prot`"):
+        load({}, {"REMPART_SERVER_PROT": "80"})
+
+
+def test_a_variable_into_a_section_that_is_none_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "rempart.toml"
+    file.write_text("server = 3")
+    with pytest.raises(ConfigError, match="server must be a table"):
+        load({}, {"REMPART_SERVER_PORT": "1"}, file)
+
+
+@pytest.mark.parametrize("content", [b"[server\n", b"port = \n", b"a = 1\na = 2\n", b"\xff\xfe", b"\x00"])
+def test_a_file_that_is_not_toml_is_named(tmp_path: Path, content: bytes) -> None:
+    file = tmp_path / "rempart.toml"
+    file.write_bytes(content)
+    with pytest.raises(ConfigError, match="is not TOML") as caught:
+        load({}, {}, file)
+    assert str(file) in caught.value.message
+
+
+def test_a_file_that_is_missing_or_a_folder_is_named(tmp_path: Path) -> None:
+    for path in (tmp_path / "gone.toml", tmp_path):
+        with pytest.raises(ConfigError, match="cannot be read") as caught:
+            load({}, {}, path)
+        assert str(path) in caught.value.message
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.0.0.1", "llm.example", ""])
+def test_beyond_this_machine_nothing_is_served_in_clear(host: str) -> None:
+    with pytest.raises(ConfigError, match="in clear") as caught:
+        load({"server.host": host}, {})
+    assert "certificate" in caught.value.hint
+
+
+def test_beyond_this_machine_a_certificate_is_enough(tmp_path: Path) -> None:
+    file = tmp_path / "rempart.toml"
+    file.write_text('[server]\nhost = "0.0.0.0"\ncertificate = "c.pem"\nkey = "k.pem"\n')
+    assert load({}, {}, file).settings.server.certificate == Path("c.pem")
+
+
+@pytest.mark.parametrize("name", ["certificate", "key"])
+def test_certificate_and_key_belong_together(tmp_path: Path, name: str) -> None:
+    assert "belong together" in refused(tmp_path, f'[server]\n{name} = "x.pem"').message
+
+
+@pytest.mark.parametrize("port", [-1, 65_536])
+def test_a_port_that_is_none_is_refused(port: int) -> None:
+    with pytest.raises(ConfigError, match=str(port)):
+        load({"server.port": port}, {})
+
+
+@pytest.mark.parametrize("value", ["0", "-1"])
+@pytest.mark.parametrize("name", ["body_bytes_max", "exchanges_max", "exchange_s"])
+def test_a_bound_that_lets_nothing_through_is_refused(tmp_path: Path, name: str, value: str) -> None:
+    assert f"server.{name}" in refused(tmp_path, f"[server]\n{name} = {value}").message
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("exchange_s", "nan"), ("exchange_s", "inf"), ("drain_s", "nan"), ("drain_s", "-1")]
+)
+def test_a_time_that_never_comes_is_refused(tmp_path: Path, name: str, value: str) -> None:
+    assert f"server.{name}" in refused(tmp_path, f"[server]\n{name} = {value}").message
+
+
+def test_a_body_that_the_ledger_could_not_record_is_refused(tmp_path: Path) -> None:
+    most = limits.segment_bytes // 3
+    assert str(most) in refused(tmp_path, f"[server]\nbody_bytes_max = {most + 1}").hint
+
+
+@pytest.mark.parametrize("word", ["", "Standard", "two words", "-x", "x" * 33, "a/b", "a\\nb"])
+def test_a_retention_that_is_no_short_word_is_refused(tmp_path: Path, word: str) -> None:
+    assert "ledger.retention" in refused(tmp_path, f'[ledger]\nretention = "{word}"').message
+
+
+def test_engines_need_names_of_their_own(tmp_path: Path) -> None:
+    assert "names" in refused(tmp_path, '[[engines]]\nname = "a"\n[[engines]]\nname = "a"').message
+    assert "names" in refused(tmp_path, "engines = []").message
+
+
+@pytest.mark.parametrize("url", ["", "10.0.0.7:8000", "ftp://10.0.0.7", "file:///etc/passwd"])
+def test_an_engine_far_away_needs_its_address(tmp_path: Path, url: str) -> None:
+    text = f'[[engines]]\nname = "far"\nkind = "openai"\nurl = "{url}"'
+    assert "engines.far.url" in refused(tmp_path, text).message
+
+
+_names = st.sampled_from(["data", "engines", "server.port", "server.certificate", "server.host", "ledger.strict"])
+_values = st.one_of(
+    st.none(), st.booleans(), st.integers(), st.floats(), st.text(), st.binary(), st.lists(st.integers()), st.just({})
+)
+
+
+@given(st.dictionaries(_names | st.sampled_from([f"engines.{name}" for name in Engine.__struct_fields__]), _values))
+def test_any_options_are_settings_or_a_configuration_error(options: dict[str, object]) -> None:
+    with contextlib.suppress(ConfigError):
+        load(options, {"REMPART_CONFIG": "/dev/null"})
+
+
+_texts = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]))
+_variables = st.sampled_from(["REMPART_SERVER_PORT", "REMPART_SERVER_HOST", "REMPART_LEDGER_STRICT", "REMPART_ENGINES"])
+
+
+@given(st.dictionaries(_variables | st.text("ABCDEFGHIJ_").map("REMPART_".__add__), _texts))
+def test_any_environment_is_settings_or_a_configuration_error(environment: dict[str, str]) -> None:
+    with contextlib.suppress(ConfigError):
+        load({}, environment)
