@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import openai
 import pytest
 
 from rempart.testing.running import Running, rempart, running
@@ -207,3 +208,30 @@ async def test_sigterm_cuts_what_takes_too_long_and_records_it(http: aiohttp.Cli
     assert await asyncio.to_thread(site.process.wait) == 0
     assert (await _outcome(site, exchange))["outcome"] == "cut"
     assert (await asyncio.to_thread(rempart, "ledger", "verify", data=site.data)).returncode == 0
+
+
+async def test_tools_reach_the_engine_and_their_calls_the_official_client(
+    site: Running, engine: ScriptedServer
+) -> None:
+    """The guide was never taught to call tools: here the engine is scripted, the client and all between are real."""
+    parameters = {"type": "object", "properties": {"city": {"type": "string"}}}
+    tools: list[Any] = [{"type": "function", "function": {"name": "weather", "parameters": parameters}}]
+    client = openai.AsyncOpenAI(base_url=f"{site.url}/v1", api_key=site.key, max_retries=0)
+    messages: list[Any] = [{"role": "user", "content": "tool weather"}]
+    whole = await client.chat.completions.create(model="scripted", messages=messages, tools=tools)
+    assert engine.asked[-1]["tools"] == tools
+    calls = whole.choices[0].message.tool_calls
+    assert calls
+    assert calls[0].type == "function"
+    assert (calls[0].function.name, calls[0].function.arguments) == ("weather", '{"city": "Lyon"}')
+    async with client.chat.completions.stream(model="scripted", messages=messages, tools=tools) as stream:
+        final = await stream.get_final_completion()
+    assert final.choices[0].finish_reason == "tool_calls"
+    streamed = final.choices[0].message.tool_calls
+    assert streamed
+    assert streamed[0].function.arguments == '{"city": "Lyon"}'
+    shown = await asyncio.to_thread(rempart, "ledger", "tail", "-n", "1", "--json", data=site.data)
+    entry = await _outcome(site, json.loads(shown.stdout)["entry"]["exchange"])
+    assert entry["finish"] == ["tool_calls"]
+    recorded = entry["said"]["response"]["choices"][0]["message"]["tool_calls"][0]["function"]
+    assert recorded == {"name": "weather", "arguments": '{"city": "Lyon"}'}

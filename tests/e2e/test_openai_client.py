@@ -46,32 +46,6 @@ def test_the_same_question_streamed_and_not_gets_the_same_answer(client: openai.
     assert text == whole.choices[0].message.content
 
 
-def test_tools_reach_the_engine_and_are_answered(client: openai.OpenAI, site: Running) -> None:
-    answer = client.chat.completions.create(
-        model=site.model,
-        messages=[{"role": "user", "content": "What is the weather in Lyon?"}],
-        tools=[
-            {
-                "type": "function",
-                "function": {
-                    "name": "weather",
-                    "parameters": {
-                        "type": "object",
-                        "properties": {"city": {"type": "string", "enum": ["Lyon"]}},
-                        "required": ["city"],
-                    },
-                },
-            }
-        ],
-        tool_choice="required",
-        max_tokens=200,
-    )
-    calls = answer.choices[0].message.tool_calls
-    assert calls
-    assert calls[0].type == "function"
-    assert calls[0].function.name == "weather"
-
-
 def test_response_format_is_obeyed(client: openai.OpenAI, site: Running) -> None:
     schema = {"type": "object", "properties": {"yes": {"type": "boolean"}}, "required": ["yes"]}
     answer = client.chat.completions.create(

@@ -15,6 +15,7 @@ The last message's text is the script: words and numbers separated by spaces.
 | `not-json`, `not-utf8` | bytes that are neither |
 | `error-event N` | N chunks, then an error as an event |
 | `status N` | that HTTP status, with an error in OpenAI's shape |
+| `tool NAME` | a call of that tool, with the arguments `{"city": "Lyon"}`, streamed in parts |
 | `close` | the connection is closed without an answer |
 | `large` | an answer over every limit |
 """
@@ -29,6 +30,7 @@ from typing import Any, Final
 import msgspec
 
 _REASON: Final = {200: "OK"}
+_ARGUMENTS: Final = '{"city": "Lyon"}'
 _json = msgspec.json.Encoder()
 
 
@@ -136,9 +138,27 @@ class ScriptedServer:
                 return True
         if asked.get("stream"):
             return await self._stream(writer, words, numbers, asked, chat)
+        if verb == "tool":
+            await _reply(writer, 200, self._tool_call(words[1]))
+            return True
         said = _said(words, numbers)
         await _reply(writer, 200, self._whole(said, chat, len(words)))
         return True
+
+    def _tool_call(self, name: str) -> dict[str, Any]:
+        call = {"id": "call-1", "type": "function", "function": {"name": name, "arguments": _ARGUMENTS}}
+        whole = self._whole([], chat=True, prompt=2)
+        message = {"role": "assistant", "content": None, "tool_calls": [call]}
+        whole["choices"] = [{"index": 0, "message": message, "finish_reason": "tool_calls"}]
+        return whole
+
+    async def _stream_tool_call(self, writer: asyncio.StreamWriter, name: str) -> None:
+        head = {"index": 0, "id": "call-1", "type": "function", "function": {"name": name, "arguments": ""}}
+        parts = [{"index": 0, "function": {"arguments": part}} for part in (_ARGUMENTS[:5], _ARGUMENTS[5:])]
+        for call in (head, *parts):
+            chunk = self._chunk({}, None, chat=True)
+            chunk["choices"][0]["delta"] = {"tool_calls": [call]}
+            await self._event(writer, chunk)
 
     def _whole(self, said: list[str], chat: bool, prompt: int) -> dict[str, Any]:
         text = " ".join(said)
@@ -157,7 +177,9 @@ class ScriptedServer:
     ) -> bool:
         verb = words[0]
         writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n")
-        said = _said(words, numbers)
+        if verb == "tool":
+            await self._stream_tool_call(writer, words[1])
+        said = [] if verb == "tool" else _said(words, numbers)
         stop_after = numbers[0] if verb in ("cut", "hang-after", "error-event") else len(said) + 1
         async for number, word in _paced(said, numbers[1] / 1000 if verb == "paced" else 0.0):
             if number == stop_after:
@@ -173,7 +195,7 @@ class ScriptedServer:
         if verb in ("nonsense", "not-json", "not-utf8"):
             bad = {"nonsense": b'{"choices": 7}', "not-json": b"<html>", "not-utf8": b"\xff\xfe"}[verb]
             await _chunked(writer, b"data: " + bad + b"\n\n")
-        await self._event(writer, self._chunk({}, "stop", chat))
+        await self._event(writer, self._chunk({}, "tool_calls" if verb == "tool" else "stop", chat))
         if (asked.get("stream_options") or {}).get("include_usage"):
             await self._event(
                 writer, {**self._chunk({}, None, chat), "choices": [], "usage": _usage(len(words), len(said))}
