@@ -15,7 +15,8 @@ from rempart.wire.errors import error_body
 def kinds(root: type[errors.RempartError] = errors.RempartError) -> Iterator[type[errors.RempartError]]:
     yield root
     for kind in root.__subclasses__():
-        yield from kinds(kind)
+        if kind.__module__ == "rempart.errors":  # rooms have kinds of their own, with other arguments
+            yield from kinds(kind)
 
 
 def example(kind: type[errors.RempartError]) -> errors.RempartError:
