@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from rempart.testing.running import Running, running
+from rempart.bench.running import Running, running
 
 
 @pytest.fixture(scope="session")

@@ -15,8 +15,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from rempart.bench.running import Running, rempart, running
 from rempart.ledger.keystore import Keystore
-from rempart.testing.running import Running, rempart, running
 from rempart.testing.scripted import ScriptedServer
 
 CONNECTIONS = 10_000

@@ -10,7 +10,7 @@ import aiohttp
 import openai
 import pytest
 
-from rempart.testing.running import Running, rempart, running
+from rempart.bench.running import Running, rempart, running
 from rempart.testing.scripted import ScriptedServer
 
 SETTINGS = """

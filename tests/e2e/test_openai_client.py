@@ -5,7 +5,7 @@ import time
 import openai
 import pytest
 
-from rempart.testing.running import Running, rempart
+from rempart.bench.running import Running, rempart
 
 
 @pytest.fixture(scope="module")

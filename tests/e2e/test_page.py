@@ -15,7 +15,7 @@ from typing import Any, Final
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Dialog, Locator, Page, Request, Route, expect, sync_playwright
 
-from rempart.testing.running import Running
+from rempart.bench.running import Running
 
 CHROMIUM: Final = Path("/usr/bin/chromium")
 if not CHROMIUM.exists():

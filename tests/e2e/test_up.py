@@ -13,7 +13,7 @@ from pathlib import Path
 import openai
 import pytest
 
-from rempart.testing.running import DidNotStart, Running, rempart, running, start
+from rempart.bench.running import DidNotStart, Running, rempart, running, start
 
 
 def _gone(pid: int) -> bool:

@@ -11,8 +11,8 @@ from pathlib import Path
 import aiohttp
 import pytest
 
+from rempart.bench.running import Running, rempart, start
 from rempart.ledger.reading import newest_first
-from rempart.testing.running import Running, rempart, start
 from rempart.testing.scripted import ScriptedServer
 
 KILLS = int(os.environ.get("REMPART_KILLS", "8"))

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import aiohttp
 
+from rempart.bench.running import Running, rempart, start
 from rempart.ledger.recover import read_segment
-from rempart.testing.running import Running, rempart, start
 from rempart.testing.scripted import ScriptedServer
 
 

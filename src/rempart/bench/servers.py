@@ -13,7 +13,7 @@ from rempart.bench import litellm_proxy, nginx, upstream
 from rempart.bench.load import GeneratorFailed, generate
 from rempart.bench.memory import resident_bytes
 from rempart.bench.plan import Load, Target
-from rempart.testing.running import DidNotStart, running
+from rempart.bench.running import DidNotStart, running
 
 DIRECT: Final = "upstream, called directly"
 REMPART: Final = "Rempart"

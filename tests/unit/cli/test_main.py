@@ -12,10 +12,10 @@ import msgspec
 import pytest
 
 from rempart import __version__
+from rempart.bench.running import DidNotStart, start
 from rempart.cli import ledger as ledger_commands
 from rempart.cli.main import cli, main
 from rempart.errors import DirectoryLocked, LedgerCorrupt, RempartError, UsageError
-from rempart.testing.running import DidNotStart, start
 
 
 class Ran(NamedTuple):

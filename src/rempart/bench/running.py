@@ -1,4 +1,4 @@
-"""`running`: a real `rempart up` in a process of its own, for tests and benchmarks."""
+"""`running`: a real `rempart up` in a process of its own, for benchmarks and tests."""
 
 from __future__ import annotations
 
