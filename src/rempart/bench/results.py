@@ -17,7 +17,7 @@ class Scale(msgspec.Struct, frozen=True, kw_only=True):
     """Of one that is repeated because its target is slow."""
     connections: int = 32
     rate_per_s: int = 200
-    """Of the open loop; less for a target that does not sustain twice as much."""
+    """Of the open loop; less for a target that does not reach four times as much."""
     rate_seconds: float = 4.0
     paced_steps: tuple[int, ...] = (5, 10, 25, 50, 100, 200, 400, 800, 1600)
     paced_first: int = 50
