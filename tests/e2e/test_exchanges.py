@@ -178,6 +178,9 @@ async def test_what_is_unknown_or_forbidden(http: aiohttp.ClientSession, site: R
         assert response.headers["allow"] == "POST"
     async with http.get("/v1/models", headers={"Host": "evil.example"}) as response:
         assert response.status == 421
+    twice = [("Authorization", f"Bearer {site.key}"), ("Authorization", "Bearer x")]
+    async with aiohttp.ClientSession(site.url) as bare, bare.get("/v1/models", headers=twice) as response:
+        assert response.status == 400
     async with http.get("/v1/models", headers={"Authorization": "Bearer rp_nothing"}) as response:
         assert response.status == 401
         assert "x-rempart-exchange" not in response.headers

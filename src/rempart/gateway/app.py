@@ -154,7 +154,7 @@ class Gateway:
             await request.reply_error(error)
 
     def _check_host(self, request: Request) -> None:
-        host = request.header(b"host").decode("latin-1").lower()
+        host = request.single(b"host").decode("latin-1").lower()
         name = host.rsplit(":", 1)[0] if not host.endswith("]") else host
         if name not in self._policy.allowed_hosts:
             raise HostNotAllowed(
@@ -164,7 +164,7 @@ class Gateway:
 
     def authenticate(self, request: Request) -> Caller:
         """Raises `Unauthenticated`."""
-        scheme, _, presented = request.header(b"authorization").partition(b" ")
+        scheme, _, presented = request.single(b"authorization").partition(b" ")
         if scheme.lower() != b"bearer":
             raise Unauthenticated(
                 "No API key was sent.", hint="Send the header 'Authorization: Bearer rp_…'; ask an admin for a key."

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, TypeAlias
 
 from rempart import limits
-from rempart.errors import ClientGone, RempartError, RequestTooLarge
+from rempart.errors import ClientGone, InvalidRequest, RempartError, RequestTooLarge
 from rempart.gateway.door import DOOR
 from rempart.wire.errors import error_body
 
@@ -52,6 +52,13 @@ class Request:
                 headers.setdefault(key, value)
             self._headers = headers
         return self._headers.get(name, b"")
+
+    def single(self, name: bytes) -> bytes:
+        """As `header`, but raises `InvalidRequest` when it is sent twice: a proxy in front might read the other one."""
+        values = [value for key, value in self.scope["headers"] if key == name]
+        if len(values) > 1:
+            raise InvalidRequest(f"The header {name.decode()} is sent twice.", hint="Send it once.")
+        return values[0] if values else b""
 
     async def body(self, bytes_max: int) -> bytes:
         """The whole body. Raises `RequestTooLarge`, or `ClientGone` when it never comes whole."""

@@ -10,7 +10,7 @@ from typing import Final
 
 import msgspec
 
-from rempart import __version__
+from rempart import __version__, limits
 from rempart.errors import ConfigError, KeystoreError, LedgerCorrupt, LedgerUnavailable
 from rempart.ledger.checkpoint import Signer, Verifier, check_name
 from rempart.ledger.draft import Fact
@@ -102,7 +102,13 @@ def _prepare(data: Path, keystore: Keystore, origin: str) -> Signer:
         make_directory(directory)
         replace_durably({path: f"{signer.verifier.vkey}\n".encode()}, 0o644)
     if keystore.get(*_INITIALISED) is None:
-        initialise(directory / "segments", origin_hash(name))
+        try:
+            initialise(directory / "segments", origin_hash(name))
+        except OSError as error:
+            raise LedgerUnavailable(
+                f"The ledger cannot be begun in {directory}: {error.strerror}.",
+                hint=f"It needs {2 * limits.segment_bytes >> 20} MiB at first; free some space, or choose --data.",
+            ) from error
         keystore.put({_INITIALISED: b"1"})
     return signer
 

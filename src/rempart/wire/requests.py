@@ -29,6 +29,8 @@ OWNED: Final = frozenset(
         "id_slot",  # llama.cpp: another client's cache
         "slot_id",
         "kv_transfer_params",  # vLLM: addresses of other nodes
+        "n_predict",  # llama.cpp: stands above max_tokens, by which quotas are reserved
+        "n_cmpl",  # llama.cpp: the same for n
     }
 )
 
@@ -128,7 +130,7 @@ def parse(path: str, body: bytes) -> Call:
     fields = _decode(body)
     operation = OPERATIONS[path]
     _check(operation, fields)
-    choices = fields.n or 1
+    choices = (fields.n or 1) * _prompts(fields.prompt)
     return Call(
         operation=operation,
         path=path,
@@ -141,6 +143,11 @@ def parse(path: str, body: bytes) -> Call:
         tokens_asked=max(fields.max_completion_tokens or fields.max_tokens or 0, 0) * choices,
         received=body,
     )
+
+
+def _prompts(prompt: Any) -> int:
+    """How many there are: a list of texts or of token lists is several, a list of tokens is one."""
+    return len(prompt) if isinstance(prompt, list) and prompt and isinstance(prompt[0], str | list) else 1
 
 
 def _decode(body: bytes) -> _Fields:

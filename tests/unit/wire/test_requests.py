@@ -298,3 +298,11 @@ def test_a_stream_always_asks_for_its_usage(options: str, sent: dict[str, Any]) 
 
 def test_what_is_no_stream_is_not_asked_for_usage() -> None:
     assert b"stream_options" not in engine_body(parse(CHAT, chat()), "other")
+
+
+@pytest.mark.parametrize(
+    ("prompt", "asked"), [('"a"', 4), ('["a","b","c"]', 12), ("[1,2,3]", 4), ("[[1],[2]]", 8), ("[]", 4)]
+)
+def test_each_prompt_of_a_list_counts_towards_what_is_asked(prompt: str, asked: int) -> None:
+    body = f'{{"model":"m","prompt":{prompt},"max_tokens":4}}'.encode()
+    assert parse("/v1/completions", body).tokens_asked == asked
