@@ -32,7 +32,6 @@ drain_s: Final = 30.0
 # The ledger.
 entry_bytes_max: Final = 65_535
 commit_records_max: Final = 256
-commit_window_s: Final = 0.005
 piece_sync_s: Final = 0.25
 integrate_s: Final = 1.0
 segment_bytes: Final = 64 * 1024 * 1024
@@ -48,5 +47,4 @@ engine_restart_first_s: Final = 0.5
 engine_restart_most_s: Final = 30.0
 
 # Keys.
-revocation_s: Final = 1.0
 key_name_chars_max: Final = 128

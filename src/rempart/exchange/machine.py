@@ -177,13 +177,16 @@ class Exchange:
     def _broken_off(self, outcome: str, error: RempartError) -> list[c.Command]:
         """No whole answer; what there is of one is recorded with the error."""
         content = {**self._so_far(charged=outcome == "cut"), **_error(error)}
-        return self._close(outcome, error, content, finish=self._assembler.finish if self._assembler else ())
+        return self._close(outcome, error, content, finish=self._finish())
 
     def _client_left(self) -> list[c.Command]:
         self._last = c.Send(status=_STATUS_CLIENT_LEFT)  # nobody reads it
-        finish = self._assembler.finish if self._assembler else ()
+        finish = self._finish()
         content = self._so_far(charged=True)
         return self._record_response("cancelled", _STATUS_CLIENT_LEFT, "client_gone", content, finish)
+
+    def _finish(self) -> tuple[str, ...]:
+        return self._assembler.finish if self._assembler else ()
 
     def _so_far(self, charged: bool) -> dict[str, object]:
         """What there is of an answer. An engine that failed before its first piece is not charged for."""

@@ -1,4 +1,4 @@
-"""`Draft`: what is to be recorded, before the ledger adds ids, time, keys and commitments (pure)."""
+"""What the ledger takes and what it answers (values)."""
 
 from __future__ import annotations
 
@@ -9,15 +9,6 @@ import msgspec
 
 Scalar: TypeAlias = str | bool | int
 Fact: TypeAlias = Scalar | list[str] | Mapping[str, Scalar]
-
-
-class Draft(msgspec.Struct, frozen=True, kw_only=True):
-    """One entry to be. `facts` stand in clear in the log: never personal data, decimals as strings (ADR 0001)."""
-
-    type: str
-    facts: Mapping[str, Fact]
-    body: bytes | None = None
-    """Plaintext content (JSON); encrypted before it touches any file. None: an entry without a body."""
 
 
 class Receipt(msgspec.Struct, frozen=True):

@@ -113,7 +113,7 @@ class Sequencer:
         """Make the spare segment and begin to integrate. Raises `LedgerUnavailable` when there is no room for it."""
         await self._make_spare()
         if not self._spare:
-            raise LedgerUnavailable(self._full, hint="Free some space on the disk of the data directory.")
+            raise self._no_room()
         self._integrating = self._loop.create_task(self._integrate_always())
 
     async def close(self) -> None:
@@ -162,7 +162,7 @@ class Sequencer:
         if frames.frame_bytes(len(entry), len(body)) > limits.segment_bytes // 2:
             raise LedgerUnavailable("This is too large to be recorded.", hint="Send less at once.")
         if self._full and self._segment.free < self._queued(entry, body) + (0 if closes else self._reserved(0)):
-            raise LedgerUnavailable(self._full, hint="Free some space on the disk of the data directory.")
+            raise self._no_room()
         future: asyncio.Future[Receipt] = self._loop.create_future()
         self._waiting.append(_Waiting(entry, body, opens, closes, future))
         self._kick()
@@ -173,7 +173,7 @@ class Sequencer:
         self._check_alive()
         frame = frames.encode_frame(frames.Kind.PIECE, sequence, self._segment.durable, exchange, sealed)
         if self._full and self._segment.free < len(frame) + self._reserved(0):
-            raise LedgerUnavailable(self._full, hint="Free some space on the disk of the data directory.")
+            raise self._no_room()
         if self._rotating or self._pieces or self._segment.free < len(frame):
             return self._queue_piece(frame)
         self._write(frame)
@@ -189,6 +189,9 @@ class Sequencer:
     def _check_alive(self) -> None:
         if self._failure:
             raise LedgerUnavailable(self._failure, hint="See the server's log; restart it once the disk is sound.")
+
+    def _no_room(self) -> LedgerUnavailable:
+        return LedgerUnavailable(self._full, hint="Free some space on the disk of the data directory.")
 
     def _reserved(self, more: int) -> int:
         return (len(self._open) + more) * limits.reserve_bytes_per_exchange
@@ -364,7 +367,7 @@ class Sequencer:
         self._kick()
 
     def _refuse_what_does_not_fit(self) -> None:
-        unavailable = LedgerUnavailable(self._full, hint="Free some space on the disk of the data directory.")
+        unavailable = self._no_room()
         one = self._waiting.popleft() if self._waiting else None
         future = one.future if one else self._pieces.popleft().future
         if not future.done():
