@@ -74,11 +74,12 @@ def read(root: Path = HERE) -> Corpus:
     return corpus
 
 
-def read_heldout(root: Path = HERE) -> list[HeldOut]:
-    """The examination's questions. Raises `BadCorpus`."""
+def read_heldout(root: Path = HERE, kind: str = "") -> list[HeldOut]:
+    """The examination's questions; of the kind `unseen-`, those that nobody who wrote corpus had seen, nor who wrote
+    them the corpus. Raises `BadCorpus`."""
     found = []
     for language in LANGUAGES:
-        path = root / "heldout" / f"{language}.jsonl"
+        path = root / "heldout" / f"{kind}{language}.jsonl"
         lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
         for number, line in enumerate(lines, 1):
             if not line.strip():

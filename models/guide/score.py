@@ -19,9 +19,8 @@ from served import Served
 _MODEL: Final = HERE / "guide-f16.gguf"
 
 
-def score(model: Path, questions: list[HeldOut]) -> list[tuple[HeldOut, str, bool]]:
+def score(served: Served, questions: list[HeldOut]) -> list[tuple[HeldOut, str, bool]]:
     """Each question with the greedy answer and whether it is right."""
-    served = Served(model)
     rows = []
     for item in questions:
         answer = served.answer([{"role": "user", "content": item.question}])
@@ -47,11 +46,12 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=HERE / "score.json")
     parser.add_argument("--verbose", action="store_true", help="print every question and answer")
     options = parser.parse_args()
-    rows = score(options.model, read_heldout())
+    served = Served(options.model)
+    rows, unseen = score(served, read_heldout()), score(served, read_heldout(kind="unseen-"))
     if options.verbose:
-        for item, answer, right in rows:
+        for item, answer, right in (*rows, *unseen):
             print(f"{'right' if right else 'WRONG'} [{item.language}] {item.question}\n    {answer}")
-    result = fractions(rows)
+    result = {**fractions(rows), "unseen": fractions(unseen)}
     options.out.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     print(json.dumps(result))
 

@@ -42,6 +42,7 @@ recent_exchanges_max: Final = 10_000
 
 # Engines.
 engine_ask_s: Final = 1.0
+engine_list_s: Final = 5.0
 engine_start_s: Final = 600.0
 engine_restart_first_s: Final = 0.5
 engine_restart_most_s: Final = 30.0

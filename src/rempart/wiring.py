@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hmac
+import re
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from importlib.resources import files
@@ -181,9 +182,14 @@ def _secret(path: Path | None) -> str:
     try:
         if path.stat().st_mode & 0o077:
             raise KeystoreError(f"{path} can be read by others.", hint=f"Run: chmod go-rwx {path}")
-        return path.read_text().strip()
+        secret = path.read_bytes().strip()
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}.", hint="See engines.api_key_file.") from error
+    if not re.fullmatch(rb"[!-~]*", secret):
+        raise ConfigError(
+            f"{path} holds more than a key.", hint="One line of printable ASCII; see engines.api_key_file."
+        )
+    return secret.decode()
 
 
 def _settings_facts(settings: Settings, keystore: Keystore) -> dict[str, Fact]:

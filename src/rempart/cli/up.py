@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import resource
 import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import click
 import msgspec
@@ -23,6 +24,9 @@ from rempart.gateway.server import Address, bind, serve
 from rempart.identity.issue import KeyOrder
 from rempart.ledger.opening import read_vkey
 from rempart.wiring import Progress, Site, open_site
+
+_GARBAGE: Final = 20_000
+"""Objects that may be in cycles before the collector looks."""
 
 
 class _Ready(msgspec.Struct, kw_only=True, omit_defaults=True):
@@ -74,6 +78,7 @@ async def _up(settings: Settings, tell: Callable[[_Ready], None]) -> None:
         first = await _first_key(site) if site.first_start else ""
 
         async def ready() -> None:
+            _collect_seldom()
             tell(_ready(settings, sock.getsockname(), site, first))
 
         async with control.listening(control.socket_path(settings.data), site.administration.verbs()):
@@ -133,6 +138,13 @@ def _raise_open_files() -> None:
     """Connections are files: the usual soft limit of 1,024 is for programs that use select()."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def _collect_seldom() -> None:
+    """What is loaded by now stays; of an exchange hardly anything is left to the collector of cycles."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(_GARBAGE)
 
 
 def _reading(name: str, done: int, total: int) -> None:

@@ -12,6 +12,7 @@ import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, get_args, get_origin
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -212,7 +213,19 @@ def _check(settings: Settings) -> None:
                 f"engines.{engine.name}: parallel and context_tokens are at least 1, threads at least 0.",
                 hint="Leave them out for their defaults.",
             )
-        if engine.kind == "openai" and not engine.url.startswith(("http://", "https://")):
+        if engine.kind == "openai" and not _is_address(engine.url):
             raise ConfigError(
                 f"engines.{engine.name}.url is {engine.url!r}.", hint="Give its address, such as https://10.0.0.7:8000."
             )
+
+
+def _is_address(url: str) -> bool:
+    """A key has a setting of its own: an address with one in it would be shown."""
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        return False
+    plain = url.isascii() and url.isprintable() and " " not in url
+    whole = parts.scheme in ("http", "https") and bool(parts.hostname) and port != 0
+    return plain and whole and not (parts.username or parts.password or parts.query or parts.fragment)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import secrets
+import os
 import time
 from time import perf_counter
 from typing import TYPE_CHECKING
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 def new_exchange_id(now: float) -> str:
     """32 hex digits: 12 of milliseconds since 1970, so that ids sort by time, then 20 random ones."""
-    return f"{int(now * 1000):012x}{secrets.token_hex(10)}"
+    return f"{int(now * 1000):012x}{os.urandom(10).hex()}"
 
 
 class Exchanges:

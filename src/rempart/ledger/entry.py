@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any, Final
 
 import msgspec
@@ -91,4 +92,11 @@ def facts(entry: bytes) -> Facts:
 
 def timestamp(now: float) -> str:
     """`now` in seconds since 1970 as `2026-11-23T17:00:00.123456Z`."""
-    return datetime.fromtimestamp(now, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    second, microsecond = divmod(round(now * 1_000_000), 1_000_000)
+    return f"{_second(second)}.{microsecond:06d}Z"
+
+
+@lru_cache(maxsize=4)
+def _second(second: int) -> str:
+    """Thousands of entries share one."""
+    return datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S")

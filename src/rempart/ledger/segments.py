@@ -61,6 +61,7 @@ def _fill(path: Path) -> None:
     try:
         for offset in range(0, limits.segment_bytes, len(_CHUNK)):
             write_all(descriptor, _CHUNK, offset)
+            os.fdatasync(descriptor)  # little by little: others wait for this disk
         os.fsync(descriptor)
     finally:
         os.close(descriptor)

@@ -1,8 +1,9 @@
 """`Sequencer.append`: the only writer of a log. What it acknowledges is durable, in order, and never lost.
 
 A commit starts as soon as the previous sync has ended: entries that wait are written together, one fdatasync covers
-them, then each is acknowledged. The sync runs in a thread of its own; everything else on the event loop. Tiles and
-checkpoint follow within a second, in a second thread.
+them, then each is acknowledged. The sync runs in a thread of its own, unless one exchange is all there is; everything
+else on the event loop. Tiles and checkpoint follow within a second, in a second thread; the next segment is made in a
+third.
 
 Durability contract: an entry's future resolves only after the fdatasync that covers it returned. After a failed write
 or sync nothing is retried and nothing more is acknowledged (`failure`); a restart recovers from what is on disk.
@@ -88,6 +89,7 @@ class Sequencer:
         self._loop = asyncio.get_running_loop()
         self._sync_thread = ThreadPoolExecutor(1, "ledger-sync")
         self._back_thread = ThreadPoolExecutor(1, "ledger-integrate")
+        self._spare_thread = ThreadPoolExecutor(1, "ledger-spare")
         self._waiting: deque[_Waiting] = deque()
         self._pieces: deque[_Piece] = deque()
         """Pieces that found no room in this segment, in order."""
@@ -99,6 +101,7 @@ class Sequencer:
         self._kicked = False
         self._piece_timer: asyncio.TimerHandle | None = None
         self._spare = False
+        self._spare_used = asyncio.Event()
         self._full = ""
         self._failure = ""
         self._behind: list[bytes] = []
@@ -107,14 +110,17 @@ class Sequencer:
         self._acknowledged = opened.next_index
         self._syncs = 0
         self._closing = asyncio.Event()
-        self._integrating: asyncio.Task[None] | None = None
+        self._background: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
         """Make the spare segment and begin to integrate. Raises `LedgerUnavailable` when there is no room for it."""
         await self._make_spare()
         if not self._spare:
             raise self._no_room()
-        self._integrating = self._loop.create_task(self._integrate_always())
+        self._background = [
+            self._loop.create_task(self._integrate_always()),
+            self._loop.create_task(self._keep_spare()),
+        ]
 
     async def close(self) -> None:
         """Commit what waits, integrate it, and stop."""
@@ -122,8 +128,9 @@ class Sequencer:
             self._kick()
             await asyncio.sleep(0.001)
         self._closing.set()
-        if self._integrating is not None:
-            await self._integrating
+        self._spare_used.set()
+        for task in self._background:
+            await task
         if self._piece_timer is not None:
             self._piece_timer.cancel()
         if not self._failure:
@@ -131,6 +138,7 @@ class Sequencer:
             await self._integrate()
         self._sync_thread.shutdown()
         self._back_thread.shutdown()
+        self._spare_thread.shutdown()
         self._segment.close()
 
     def state(self) -> LogState:
@@ -148,8 +156,6 @@ class Sequencer:
     def check_room(self) -> None:
         """Raises `LedgerUnavailable` when no new exchange may begin."""
         reason = self._failure or self._full
-        if not reason and not self._spare and self._segment.free < self._reserved(1):
-            reason = "The ledger is making room."
         if reason:
             raise LedgerUnavailable(reason, hint="See /readyz and the server's log.", retry_after_s=5)
 
@@ -161,7 +167,7 @@ class Sequencer:
         self._check_alive()
         if frames.frame_bytes(len(entry), len(body)) > limits.segment_bytes // 2:
             raise LedgerUnavailable("This is too large to be recorded.", hint="Send less at once.")
-        if self._full and self._segment.free < self._queued(entry, body) + (0 if closes else self._reserved(0)):
+        if self._full and self._segment.free < self._queued(entry, body) + (0 if closes else self._reserved()):
             raise self._no_room()
         future: asyncio.Future[Receipt] = self._loop.create_future()
         self._waiting.append(_Waiting(entry, body, opens, closes, future))
@@ -172,7 +178,7 @@ class Sequencer:
         """Written when this returns None, else when the answer resolves; `exchange` is the id's 16 bytes."""
         self._check_alive()
         frame = frames.encode_frame(frames.Kind.PIECE, sequence, self._segment.durable, exchange, sealed)
-        if self._full and self._segment.free < len(frame) + self._reserved(0):
+        if self._full and self._segment.free < len(frame) + self._reserved():
             raise self._no_room()
         if self._rotating or self._pieces or self._segment.free < len(frame):
             return self._queue_piece(frame)
@@ -193,8 +199,8 @@ class Sequencer:
     def _no_room(self) -> LedgerUnavailable:
         return LedgerUnavailable(self._full, hint="Free some space on the disk of the data directory.")
 
-    def _reserved(self, more: int) -> int:
-        return (len(self._open) + more) * limits.reserve_bytes_per_exchange
+    def _reserved(self) -> int:
+        return len(self._open) * limits.reserve_bytes_per_exchange
 
     def _queued(self, entry: bytes, body: bytes) -> int:
         queued = sum(frames.frame_bytes(len(one.entry), len(one.body)) for one in self._waiting)
@@ -224,16 +230,26 @@ class Sequencer:
             return
         self._write_queued_pieces()
         batch = self._write_batch()
-        if not batch and self._waiting_for_room():
-            self._begin_rotation()
+        if not batch and self._waiting_for_room() and self._begin_rotation():
             return
         if self._segment.end == self._segment.durable:
             return
         self._busy = True
         held, self._held = self._held, []
         end = self._segment.end
+        if len(self._open) <= 1:
+            # Nobody else is held up, and the way to a thread and back takes as long as the disk does.
+            self._synced(self._sync_here(), end, batch, held)
+            return
         syncing = self._loop.run_in_executor(self._sync_thread, self._segment.sync)
-        syncing.add_done_callback(lambda done: self._synced(done, end, batch, held))
+        syncing.add_done_callback(lambda done: self._synced(done.exception(), end, batch, held))
+
+    def _sync_here(self) -> OSError | None:
+        try:
+            self._segment.sync()
+        except OSError as error:
+            return error
+        return None
 
     def _waiting_for_room(self) -> bool:
         return bool(self._waiting or self._pieces)
@@ -255,7 +271,9 @@ class Sequencer:
         total = 0
         for one in itertools.islice(self._waiting, limits.commit_records_max):
             size = frames.frame_bytes(len(one.entry), len(one.body))
-            if total + size > self._segment.free or total > _COMMIT_BYTES:
+            # Until there is a next segment, what is left of this one closes the exchanges that are open.
+            kept = 0 if one.closes or self._spare else self._reserved()
+            if total + size + kept > self._segment.free or total > _COMMIT_BYTES:
                 break
             index = self._next + len(batch)
             data.append(frames.encode_frame(frames.Kind.ENTRY, index, self._segment.durable, one.entry, one.body))
@@ -282,13 +300,12 @@ class Sequencer:
 
     def _synced(
         self,
-        done: asyncio.Future[None],
+        error: BaseException | None,
         end: int,
         batch: list[tuple[_Waiting, Receipt]],
         held: list[asyncio.Future[None]],
     ) -> None:
         self._busy = False
-        error = done.exception()
         if error is not None:
             for one, _ in batch:
                 self._waiting.append(one)
@@ -335,17 +352,18 @@ class Sequencer:
 
     # The change of segments.
 
-    def _begin_rotation(self) -> None:
+    def _begin_rotation(self) -> bool:
         if not self._spare:
             if self._full:
                 self._refuse_what_does_not_fit()
-            return  # the end of `_make_spare` kicks
+            return False  # the end of `_make_spare` kicks
         self._busy = self._rotating = True
         self._spare = False
         header = frames.Header(self._segment.number + 1, self._next, self._origin_hash)
         still_open = _json.encode(list(self._open.values()))
         rotating = self._loop.run_in_executor(self._sync_thread, self._rotate, header, still_open)
         rotating.add_done_callback(self._rotated)
+        return True
 
     def _rotate(self, header: frames.Header, still_open: bytes) -> Segment:
         self._segment.sync()
@@ -360,6 +378,7 @@ class Sequencer:
         self._syncs += 2
         self._segment.close()
         self._segment = done.result()
+        self._spare_used.set()
         for future in self._held:  # strict pieces of the old segment were synced before it was left
             if not future.done():
                 future.set_result(None)
@@ -379,16 +398,24 @@ class Sequencer:
     async def _integrate_always(self) -> None:
         """Twice a second, whatever there is; entries are under a checkpoint within `limits.integrate_s`."""
         while not self._closing.is_set():
-            if not self._spare and not self._rotating:
-                await self._make_spare()
             await self._integrate()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(limits.integrate_s / 2):
                     await self._closing.wait()
 
+    async def _keep_spare(self) -> None:
+        """The next one as soon as one is used; on a full disk, tried again and again."""
+        while not self._closing.is_set():
+            self._spare_used.clear()
+            if not self._spare and not self._rotating:
+                await self._make_spare()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(limits.integrate_s / 2):
+                    await self._spare_used.wait()
+
     async def _make_spare(self) -> None:
         try:
-            await self._loop.run_in_executor(self._back_thread, make_spare, self._directory)
+            await self._loop.run_in_executor(self._spare_thread, make_spare, self._directory)
         except OSError as error:
             self._full = f"The ledger has no room for its next segment: {error.strerror}."
             _log.error("%s Nothing new is admitted.", self._full)

@@ -158,7 +158,14 @@ def test_engines_need_names_of_their_own(tmp_path: Path) -> None:
     assert "names" in refused(tmp_path, "engines = []").message
 
 
-@pytest.mark.parametrize("url", ["", "10.0.0.7:8000", "ftp://10.0.0.7", "file:///etc/passwd"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        *("", "10.0.0.7:8000", "ftp://10.0.0.7", "file:///etc/passwd", "http://", "http://:8000", "http://10.0.0.7:x"),
+        *("http://10.0.0.7:0", "http://10.0.0.7:99999", "https://me:secret@10.0.0.7", "http://10.0.0.7/?key=1"),
+        *("http://10.0.0.7/a b", "http://[::1", "http://10.0.0.7/\\u00e9"),
+    ],
+)
 def test_an_engine_far_away_needs_its_address(tmp_path: Path, url: str) -> None:
     text = f'[[engines]]\nname = "far"\nkind = "openai"\nurl = "{url}"'
     assert "engines.far.url" in refused(tmp_path, text).message
