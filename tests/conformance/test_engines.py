@@ -1,11 +1,18 @@
 """Every engine keeps the promises of the port."""
 
+from collections.abc import AsyncIterator
 from pathlib import Path
+
+import msgspec
+import pytest
+import pytest_asyncio
 
 from rempart.engines.embedded import EmbeddedEngine, EmbeddedModel
 from rempart.engines.openai import Endpoint, OpenAIEngine
+from rempart.errors import EngineRefused
 from rempart.testing.check_engine import check_engine
 from rempart.testing.scripted import ScriptedServer
+from rempart.wire.job import Job
 from rempart.wiring import guide_path
 
 
@@ -19,6 +26,72 @@ async def test_embedded_llama_cpp(tmp_path: Path) -> None:
     engine = EmbeddedEngine("embedded", _guide(), tmp_path / "engine.log")
     await engine.start()
     await check_engine(engine)
+
+
+@pytest_asyncio.fixture(loop_scope="module", scope="module")
+async def embedded(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[EmbeddedEngine]:
+    engine = EmbeddedEngine("embedded", _guide(), tmp_path_factory.mktemp("engine") / "engine.log")
+    await engine.start()
+    yield engine
+    await engine.close()
+
+
+_ASKED = [{"role": "user", "content": "What is Rempart?"}]
+
+
+@pytest.mark.asyncio(loop_scope="module")
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/chat/completions", {"messages": _ASKED, "tools": [{}]}),
+        ("/v1/chat/completions", {"messages": _ASKED, "tools": [{"type": "function", "function": {}}]}),
+        ("/v1/chat/completions", {"messages": [{"role": "user", "content": [{"type": "text"}]}]}),
+        (
+            "/v1/chat/completions",
+            {
+                "messages": [
+                    {
+                        "role": "user",
+                        "content": [{"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}],
+                    }
+                ]
+            },
+        ),
+        ("/v1/embeddings", {"input": "word " * 2000}),
+    ],
+)
+async def test_a_mistake_that_llama_cpp_takes_for_its_own_is_the_clients(
+    embedded: EmbeddedEngine, path: str, body: dict[str, object]
+) -> None:
+    with pytest.raises(EngineRefused) as caught:
+        await embedded.answer(Job(path=path, body=msgspec.json.encode({"model": "guide", **body}), exchange="0" * 32))
+    assert caught.value.http_status == 400
+    assert caught.value.message
+
+
+@pytest.mark.asyncio(loop_scope="module")
+@pytest.mark.parametrize(
+    ("path", "body", "prompt_tokens", "completion_tokens"),
+    [
+        ("/v1/chat/completions", {"messages": _ASKED, "n": 3}, None, 12),
+        ("/v1/completions", {"prompt": "Rempart is", "n": 2}, None, 8),
+        ("/v1/completions", {"prompt": ["Rempart is", "Rempart is"]}, 2, 8),
+    ],
+)
+async def test_llama_cpp_counts_all_choices(
+    embedded: EmbeddedEngine, path: str, body: dict[str, object], prompt_tokens: int | None, completion_tokens: int
+) -> None:
+    async def usage(**more: object) -> dict[str, int]:
+        asked = {"model": "guide", "max_tokens": 4, "temperature": 0, **body, **more}
+        answer = await embedded.answer(Job(path=path, body=msgspec.json.encode(asked), exchange="0" * 32))
+        counted: dict[str, int] = msgspec.json.decode(answer)["usage"]
+        return counted
+
+    alone = await usage(n=1, **({"prompt": "Rempart is"} if "prompt" in body else {}))
+    all_of_them = await usage()
+    assert all_of_them["completion_tokens"] == completion_tokens
+    assert all_of_them["prompt_tokens"] == alone["prompt_tokens"] * (prompt_tokens or 1)
+    assert all_of_them["total_tokens"] == all_of_them["prompt_tokens"] + completion_tokens
 
 
 async def test_openai_over_http() -> None:

@@ -10,16 +10,22 @@ import secrets
 import sys
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from pathlib import Path
+from typing import Final
 
 import msgspec
 
 from rempart import limits
 from rempart.engines.llamacpp_child import Order
 from rempart.engines.openai import Endpoint, OpenAIEngine
+from rempart.engines.recount import recount
 from rempart.errors import EngineUnavailable
 from rempart.wire.job import Job, Target
 
 _log = logging.getLogger("rempart.engines")
+
+
+# llama.cpp answers these with status 500.
+_MISTAKES: Final = ("Failed to parse", "is not supported", "is too large to process")
 
 
 class EmbeddedModel(msgspec.Struct, frozen=True, kw_only=True):
@@ -48,7 +54,7 @@ class EmbeddedEngine:
         self._log = log
         self._endpoint: Endpoint | None = None
         self._why = "is starting"
-        self._http = OpenAIEngine(name, self._where)
+        self._http = OpenAIEngine(name, self._where, mistakes=_MISTAKES)
         self._process: asyncio.subprocess.Process | None = None
         self._watch: asyncio.Task[None] | None = None
 
@@ -67,7 +73,7 @@ class EmbeddedEngine:
         self._watch = asyncio.create_task(self._keep(), name=f"engine {self.name}")
 
     async def answer(self, job: Job) -> bytes:
-        return await self._http.answer(job)
+        return await recount(job, await self._http.answer(job), self._http.answer)
 
     def stream(self, job: Job) -> AsyncGenerator[list[bytes], None]:
         return self._http.stream(job)

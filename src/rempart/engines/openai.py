@@ -71,12 +71,15 @@ class OpenAIEngine:
         *,
         tls: ssl.SSLContext | None = None,
         names: Mapping[str, str] | None = None,
+        mistakes: tuple[str, ...] = (),
     ) -> None:
         self._name = name
         self._endpoint = endpoint
         self._client = Client(name, tls)
         self._names = dict(names or {})
         """The name that clients use -> the engine's own; empty: all under their own names."""
+        self._mistakes = mistakes
+        """What stands in this engine's errors of status 500 when it is the client's mistake."""
         self._place: _Place | None = None
 
     @property
@@ -174,6 +177,8 @@ class OpenAIEngine:
             raise EngineError(f"The engine {self._name} refuses our key.", hint="Check engines.api_key_file.")
         if status == 503:
             raise self._client.unavailable("is not ready")
+        if status == 500 and any(mistake in message for mistake in self._mistakes):
+            status = 400
         if 400 <= status < 500:
             raise EngineRefused(message or f"The engine refused the request ({status}).", status=status, param=param)
         raise EngineError(f"The engine {self._name} failed ({status}).", hint="See the engine's log.")

@@ -8,10 +8,9 @@ from typing import TypeAlias
 import msgspec
 
 from rempart.errors import RempartError
+from rempart.wire.facts import Fact
 from rempart.wire.job import Job
 from rempart.wire.requests import Call
-
-Fact: TypeAlias = str | bool | int | list[str] | Mapping[str, str | bool | int]
 
 
 class Admit(msgspec.Struct, frozen=True, kw_only=True):

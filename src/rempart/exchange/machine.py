@@ -23,6 +23,7 @@ from rempart.exchange import events as e
 from rempart.wire.answers import Usage, parse_answer, renamed
 from rempart.wire.assemble import Assembler
 from rempart.wire.errors import error_body
+from rempart.wire.facts import Fact
 from rempart.wire.job import Job
 from rempart.wire.requests import Call, engine_body
 from rempart.wire.sse import DONE, frame
@@ -221,7 +222,7 @@ class Exchange:
         operation: str = "",
     ) -> list[c.Command]:
         self.state = State.RECORDING_RESPONSE
-        facts: dict[str, c.Fact] = self._served(operation or (self._call.operation if self._call else ""))
+        facts: dict[str, Fact] = self._served(operation or (self._call.operation if self._call else ""))
         facts["outcome"] = outcome
         facts["status"] = status
         if error:
@@ -234,9 +235,9 @@ class Exchange:
             facts["tokens_source"] = "engine" if self._engine_counted else "counted"
         return [c.RecordResponse(facts=facts, body=_json.encode(content))]
 
-    def _served(self, operation: str) -> dict[str, c.Fact]:
+    def _served(self, operation: str) -> dict[str, Fact]:
         """Names are recorded only of what was admitted: any other text may be somebody's data."""
-        facts: dict[str, c.Fact] = {"operation": operation} if operation else {}
+        facts: dict[str, Fact] = {"operation": operation} if operation else {}
         if self._admitted is not None and self._call is not None:
             facts["model"] = self._call.model
             facts["model_digest"] = self._admitted.digest
@@ -246,7 +247,9 @@ class Exchange:
     def _count(self, usage: Usage | None) -> None:
         if usage is not None:
             self._engine_counted = True
-            self._tokens = (_bounded(usage.prompt_tokens), _bounded(usage.completion_tokens))
+            # Some engines tell what the last of several choices took; each piece that came is a token at least.
+            came = self._assembler.counted if self._assembler else 0
+            self._tokens = (_bounded(usage.prompt_tokens), max(_bounded(usage.completion_tokens), came))
             return
         # Without the engine's own count a quota must still hold: text is about four bytes a token.
         prompt = len(self._call.received) // _BYTES_A_TOKEN if self._call else 0

@@ -8,6 +8,7 @@ application is called.
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Callable
 from typing import Any, Final
 from uuid import uuid4
@@ -21,6 +22,7 @@ from rempart.wire.errors import error_body
 
 DOOR: Final = "rempart.door"
 """Key of the connection in an ASGI scope."""
+_ABSOLUTE: Final = re.compile(rb"https?://([^/?#@]+)(/.*)?", re.IGNORECASE | re.DOTALL)
 
 
 class _Cycle(RequestResponseCycle):
@@ -175,7 +177,20 @@ class DoorProtocol(HttpToolsProtocol):
         self.body_since = self.loop.time()
         self._raw_bytes = 0
         self.scope[DOOR] = self  # type: ignore[typeddict-unknown-key]
+        if not self.url.startswith(b"/") and not self._take_authority():
+            self.refuse(InvalidRequest("The request's target is no path.", hint="Send it to /v1/… of this server."))
+            return
         super().on_headers_complete()
+
+    def _take_authority(self) -> bool:
+        """An absolute target stands above the Host header (RFC 9112 section 3.2.2). False when it is none."""
+        target = _ABSOLUTE.fullmatch(self.url)
+        if target is None:
+            return False
+        self.headers[:] = [(name, value) for name, value in self.headers if name != b"host"]
+        self.headers.append((b"host", target[1]))
+        self.url = target[2] or b"/"
+        return True
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         cycle.__class__ = _Cycle  # uvicorn makes them, and asks nobody which

@@ -20,7 +20,7 @@ from rempart.gateway.admission import Admission
 from rempart.gateway.http import Request
 from rempart.gateway.metrics import Pace
 from rempart.gateway.ports import Engine, Record
-from rempart.ledger.draft import Fact
+from rempart.wire.facts import Fact
 from rempart.wire.job import Job
 
 _log = logging.getLogger("rempart.gateway")

@@ -2,13 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TypeAlias
-
 import msgspec
-
-Scalar: TypeAlias = str | bool | int
-Fact: TypeAlias = Scalar | list[str] | Mapping[str, Scalar]
 
 
 class Receipt(msgspec.Struct, frozen=True):

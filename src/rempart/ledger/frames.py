@@ -39,7 +39,7 @@ class Header(msgspec.Struct, frozen=True):
     origin_hash: bytes
 
 
-class Frame(msgspec.Struct, frozen=True):
+class Frame(msgspec.Struct, frozen=True, gc=False):
     """One frame, valid."""
 
     kind: int

@@ -15,8 +15,9 @@ from rempart import limits
 from rempart.errors import LedgerUnavailable
 from rempart.ledger import body as bodies
 from rempart.ledger import entry as entries
-from rempart.ledger.draft import Fact, LogState, Receipt, Trace, Traced
+from rempart.ledger.draft import LogState, Receipt, Trace, Traced
 from rempart.ledger.vault import RecordKeys, Vault
+from rempart.wire.facts import Fact
 
 _RANDOM_BYTES: Final = bodies.NONCE_BYTES + bodies.SALT_BYTES
 
@@ -123,7 +124,7 @@ class ExchangeRecord:
         self._exchange = exchange
         self._id = bytes.fromhex(exchange)
         self._fields = fields
-        self._key = bodies.extract(self._id, keys.record_key, keys.bucket_key, keys.subject_keys)
+        self._key = keys.exchange_key(self._id)
         self._pieces: bodies.PieceCipher | None = None
         self._sequence = 0
 

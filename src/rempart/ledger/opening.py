@@ -13,7 +13,6 @@ import msgspec
 from rempart import __version__, limits
 from rempart.errors import ConfigError, KeystoreError, LedgerCorrupt, LedgerUnavailable
 from rempart.ledger.checkpoint import Signer, Verifier, check_name
-from rempart.ledger.draft import Fact
 from rempart.ledger.files import make_directory, replace_durably
 from rempart.ledger.journal import Journal, Voice, new_boot
 from rempart.ledger.keystore import Keystore
@@ -22,6 +21,7 @@ from rempart.ledger.segments import initialise, spare_path
 from rempart.ledger.sequencer import Sequencer
 from rempart.ledger.vault import Vault, recall
 from rempart.wire.assemble import from_pieces
+from rempart.wire.facts import Fact
 
 _VKEY: Final = "log.vkey"
 _INITIALISED: Final = ("one", "initialised")

@@ -70,6 +70,6 @@ def _found(frame: frames.Frame, fields: dict[str, Any], keystore: Keystore | Non
         return Found(index=frame.number, entry=fields, unreadable=error.message)
     exchange = bytes.fromhex(fields["exchange"])
     label = _LABELS[fields["type"]]
-    key = bodies.expand(bodies.extract(exchange, keys.record_key, keys.bucket_key, keys.subject_keys), label)
+    key = bodies.expand(keys.exchange_key(exchange), label)
     content = bodies.unseal(key, exchange, label, frame.body, fields["commitment"])
     return Found(index=frame.number, entry=fields, body=msgspec.json.decode(content))

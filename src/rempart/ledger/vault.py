@@ -16,6 +16,7 @@ import msgspec
 
 from rempart import limits
 from rempart.errors import KeystoreError, LedgerUnavailable
+from rempart.ledger.body import extract
 from rempart.ledger.ggm import LEAVES, KeyTree, Node
 from rempart.ledger.keystore import Keystore
 
@@ -36,6 +37,10 @@ class RecordKeys(msgspec.Struct, frozen=True):
     """Pseudonyms, sorted."""
     subject_keys: tuple[bytes, ...]
     """In the same order."""
+
+    def exchange_key(self, exchange: bytes) -> bytes:
+        """What the keys of the exchange's bodies are expanded from; `exchange` is the id's 16 bytes."""
+        return extract(exchange, self.record_key, self.bucket_key, self.subject_keys)
 
 
 class Vault:

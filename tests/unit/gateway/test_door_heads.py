@@ -202,3 +202,23 @@ async def test_over_the_most_connections_one_more_is_told_to_come_back(
     assert answer.headers["retry-after"] == "1"
     first.send(GET + b"\r\n")
     assert (await first.answer()).status == 200
+
+
+async def test_an_absolute_target_stands_above_the_host_header(house: House) -> None:
+    answer = await house.ask(b"GET http://elsewhere:80/v1/models?x=1 HTTP/1.1\r\nhost: here\r\n\r\n")
+    assert answer.status == 200
+    (scope,) = house.scopes
+    assert [value for name, value in scope["headers"] if name == b"host"] == [b"elsewhere:80"]
+    assert (scope["path"], scope["query_string"]) == ("/v1/models", b"x=1")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        *(b"OPTIONS *", b"CONNECT here:80", b"GET ftp://here/", b"GET http://me@here/", b"GET http:///x"),
+        *(b"GET http://", b"GET http://here?x"),
+    ],
+)
+async def test_a_target_that_is_no_path_is_refused(house: House, line: bytes) -> None:
+    refusal(await house.ask(line + b" HTTP/1.1\r\nhost: here\r\n\r\n"), 400, "invalid_request")
+    assert house.scopes == []

@@ -10,10 +10,10 @@ import pytest
 
 from rempart import limits
 from rempart.errors import LedgerCorrupt
-from rempart.ledger.draft import Fact
 from rempart.ledger.journal import Journal
 from rempart.ledger.opening import open_keystore, open_ledger
 from rempart.ledger.usage import tokens_of_day
+from rempart.wire.facts import Fact
 
 NOON = 1_795_435_200.0  # 2026-11-23T12:00:00Z
 DAY_S = 86_400.0
