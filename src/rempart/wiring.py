@@ -35,11 +35,11 @@ from rempart.gateway.control import NotRunning, ask
 from rempart.identity.keyring import KeyRing
 from rempart.identity.keys import KeyTable
 from rempart.identity.quota import Meter
-from rempart.ledger.journal import Journal
-from rempart.ledger.keystore import Keystore
-from rempart.ledger.opening import ledger_directory, open_keystore, open_ledger
-from rempart.ledger.ownership import own
-from rempart.ledger.usage import tokens_of_day
+from rempart.ledger.keys.keystore import Keystore
+from rempart.ledger.reading.usage import tokens_of_day
+from rempart.ledger.store.ownership import own
+from rempart.ledger.writing.journal import Journal
+from rempart.ledger.writing.opening import ledger_directory, open_keystore, open_ledger
 from rempart.wire.facts import Fact
 
 _DAY_S: Final = 86_400

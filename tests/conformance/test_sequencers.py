@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 
 from rempart.errors import LedgerUnavailable
-from rempart.ledger.checkpoint import Signer
-from rempart.ledger.recover import origin_hash, recover
-from rempart.ledger.remote import RemoteSequencer, sharing
-from rempart.ledger.segments import initialise
-from rempart.ledger.sequencer import Sequencer
+from rempart.ledger.log.checkpoint import Signer
+from rempart.ledger.store.segments import initialise
+from rempart.ledger.writing.recover import origin_hash, recover
+from rempart.ledger.writing.remote import RemoteSequencer, sharing
+from rempart.ledger.writing.sequencer import Sequencer
 from rempart.testing.check_sequencer import check_sequencer
 
 SIGNER = Signer("rempart.test/log", bytes(32))

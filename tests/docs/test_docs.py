@@ -103,7 +103,7 @@ def test_locks_have_hashes_and_no_address() -> None:
 
 def test_metrics_in_the_operations_page_exist() -> None:
     from rempart.gateway.metrics import Metrics
-    from rempart.ledger.draft import LogState
+    from rempart.ledger.writing.draft import LogState
 
     state = LogState(origin="o", entries=0, tree_size=0, root=b"", lag_s=0.0, syncs=0, failure="")
     shown = Metrics(lambda: state).text().decode()

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from rempart.bench.running import Running, rempart, running
-from rempart.ledger.keystore import Keystore
+from rempart.ledger.keys.keystore import Keystore
 from rempart.testing.scripted import ScriptedServer
 
 CONNECTIONS = 10_000

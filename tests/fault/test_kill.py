@@ -12,7 +12,7 @@ import aiohttp
 import pytest
 
 from rempart.bench.running import Running, rempart, start
-from rempart.ledger.reading import newest_first
+from rempart.ledger.reading.find import newest_first
 from rempart.testing.scripted import ScriptedServer
 
 KILLS = int(os.environ.get("REMPART_KILLS", "8"))

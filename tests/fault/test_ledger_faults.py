@@ -17,13 +17,13 @@ import pytest
 
 from rempart import limits
 from rempart.errors import LedgerUnavailable, RempartError
-from rempart.ledger import segments as segments_module
-from rempart.ledger.checkpoint import Verifier
-from rempart.ledger.journal import Journal
-from rempart.ledger.merkle import leaf_hash
-from rempart.ledger.opening import open_keystore, open_ledger, read_vkey
-from rempart.ledger.reading import find, newest_first
-from rempart.ledger.verify import Report, verify
+from rempart.ledger.log.checkpoint import Verifier
+from rempart.ledger.log.merkle import leaf_hash
+from rempart.ledger.reading.find import find, newest_first
+from rempart.ledger.reading.verify import Report, verify
+from rempart.ledger.store import segments as segments_module
+from rempart.ledger.writing.journal import Journal
+from rempart.ledger.writing.opening import open_keystore, open_ledger, read_vkey
 
 CALLS = ("fdatasync", "pwrite", "fsync", "rename")
 EXCHANGE = "0123456789abcdef" * 2

@@ -16,13 +16,13 @@ from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 
 from rempart.errors import LedgerCorrupt, RempartError
-from rempart.ledger import body as bodies
-from rempart.ledger import entry as entries
-from rempart.ledger import merkle, tiles
-from rempart.ledger.checkpoint import Checkpoint, Signer, Verifier, parse_note
-from rempart.ledger.frames import Header, decode_header, encode_header, scan
-from rempart.ledger.ggm import LEAVES, KeyTree, Node
-from rempart.ledger.integrate import Integrator
+from rempart.ledger.keys import body as bodies
+from rempart.ledger.keys.ggm import LEAVES, KeyTree, Node
+from rempart.ledger.log import entry as entries
+from rempart.ledger.log import merkle, tiles
+from rempart.ledger.log.checkpoint import Checkpoint, Signer, Verifier, parse_note
+from rempart.ledger.log.integrate import Integrator
+from rempart.ledger.store.frames import Header, decode_header, encode_header, scan
 
 MOST = 700
 LEAF_HASHES = [merkle.leaf_hash(b"%d" % number) for number in range(MOST)]

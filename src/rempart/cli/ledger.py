@@ -11,11 +11,11 @@ import click
 import msgspec
 
 from rempart.cli.options import common, settings_of, show
-from rempart.ledger.checkpoint import Verifier
-from rempart.ledger.opening import ledger_directory, open_keystore, read_vkey
-from rempart.ledger.reading import Found, find, last
-from rempart.ledger.verify import Report
-from rempart.ledger.verify import verify as verify_ledger
+from rempart.ledger.log.checkpoint import Verifier
+from rempart.ledger.reading.find import Found, find, last
+from rempart.ledger.reading.verify import Report
+from rempart.ledger.reading.verify import verify as verify_ledger
+from rempart.ledger.writing.opening import ledger_directory, open_keystore, read_vkey
 
 
 @click.group()

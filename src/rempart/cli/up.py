@@ -22,7 +22,7 @@ from rempart.config.settings import Settings
 from rempart.gateway import control, logs
 from rempart.gateway.server import Address, bind, serve
 from rempart.identity.issue import KeyOrder
-from rempart.ledger.opening import read_vkey
+from rempart.ledger.writing.opening import read_vkey
 from rempart.wiring import Progress, Site, open_site
 
 _GARBAGE: Final = 20_000

@@ -12,7 +12,7 @@ from rempart.errors import UsageError
 from rempart.identity.issue import SECRET_RANDOM_BYTES, KeyOrder, check, issue
 from rempart.identity.keyring import KeyRing
 from rempart.identity.keys import KeyRow, KeyTable
-from rempart.ledger.journal import Journal
+from rempart.ledger.writing.journal import Journal
 from rempart.wire.facts import Fact
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Awaitable, Mapping, Sequence
 from typing import Protocol
 
-from rempart.ledger.draft import LogState, Receipt, Trace
+from rempart.ledger.writing.draft import LogState, Receipt, Trace
 from rempart.wire.facts import Fact
 from rempart.wire.job import Job, Target
 

@@ -6,12 +6,12 @@ import asyncio
 from collections.abc import Callable
 from pathlib import Path
 
-from rempart.ledger import frames
-from rempart.ledger.draft import Receipt
-from rempart.ledger.journal import Sequencer
-from rempart.ledger.merkle import leaf_hash
-from rempart.ledger.recover import read_segment
-from rempart.ledger.segments import numbers, segment_path
+from rempart.ledger.log.merkle import leaf_hash
+from rempart.ledger.store import frames
+from rempart.ledger.store.segments import numbers, segment_path
+from rempart.ledger.writing.draft import Receipt
+from rempart.ledger.writing.journal import Sequencer
+from rempart.ledger.writing.recover import read_segment
 
 _EXCHANGE = bytes(range(16))
 

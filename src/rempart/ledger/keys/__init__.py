@@ -1,0 +1,1 @@
+"""Keys and what is sealed under them: the tree of record keys, bodies, the keystore, the vault."""

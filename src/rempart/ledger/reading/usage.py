@@ -1,0 +1,40 @@
+"""`tokens_of_day`: what each key used today, read back from the ledger at a start."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rempart.ledger.log import entry as entries
+from rempart.ledger.reading.find import newest_first
+
+
+def tokens_of_day(segments: Path, now: float) -> dict[str, int]:
+    """Key id -> tokens of the UTC day of `now`: the last whole set of `meter` entries, and the responses since.
+
+    A meter of many keys is written in parts; a crash may have cut a set off, which then does not count.
+    """
+    day = entries.timestamp(now)[:10]
+    used: dict[str, int] = {}
+    meter: dict[str, int] = {}
+    missing = -1
+    for _, fields in newest_first(segments):
+        if str(fields["time"])[:10] < day:
+            break
+        if fields["type"] == "meter":
+            last = fields["part"] == fields["parts"] - 1
+            if last:
+                meter, missing = {}, fields["part"]
+            if fields["part"] == missing:
+                meter.update(fields["totals"])
+                missing -= 1
+                if missing < 0:
+                    return _sum(used, meter)
+        elif fields["type"] == "response":
+            key = str(fields["key"])
+            tokens = fields.get("tokens_prompt", 0) + fields.get("tokens_completion", 0)
+            used[key] = used.get(key, 0) + tokens
+    return used
+
+
+def _sum(one: dict[str, int], other: dict[str, int]) -> dict[str, int]:
+    return {key: one.get(key, 0) + other.get(key, 0) for key in one.keys() | other.keys()}

@@ -1,0 +1,1 @@
+"""The one writer: from an entry to its acknowledgement, over crashes."""

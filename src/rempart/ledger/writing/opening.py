@@ -1,0 +1,139 @@
+"""`open_ledger`: a data directory becomes a journal that takes entries: initialised, recovered, and its lost closed."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from rempart import __version__, limits
+from rempart.errors import ConfigError, KeystoreError, LedgerCorrupt, LedgerUnavailable
+from rempart.ledger.keys.keystore import Keystore
+from rempart.ledger.keys.vault import Vault, recall
+from rempart.ledger.log.checkpoint import Signer, Verifier, check_name
+from rempart.ledger.store.files import make_directory, replace_durably
+from rempart.ledger.store.segments import initialise, spare_path
+from rempart.ledger.writing.journal import Journal, Voice, new_boot
+from rempart.ledger.writing.recover import Lost, origin_hash, recover
+from rempart.ledger.writing.sequencer import Sequencer
+from rempart.wire.assemble import from_pieces
+from rempart.wire.facts import Fact
+
+_VKEY: Final = "log.vkey"
+_INITIALISED: Final = ("one", "initialised")
+_STATUS_LOST: Final = 500
+
+
+def ledger_directory(data: Path) -> Path:
+    return data / "ledger"
+
+
+def read_vkey(data: Path) -> str:
+    """The verifier key of the log. Raises `LedgerCorrupt` when there is no log."""
+    try:
+        return (ledger_directory(data) / _VKEY).read_text().strip()
+    except OSError as error:
+        raise LedgerCorrupt(
+            f"There is no ledger in {data}.", hint="Start the server once, or give its directory with --data."
+        ) from error
+
+
+def open_keystore(data: Path) -> Keystore:
+    """The keystore, made at first. Raises `KeystoreError`."""
+    directory = data / "keys"
+    return Keystore.open(directory) if (directory / "root.key").exists() else Keystore.create(directory)
+
+
+async def open_ledger(
+    data: Path, keystore: Keystore, *, origin: str, strict: bool, clock: Callable[[], float] = time.time
+) -> Journal:
+    """The caller owns `data`, and has it until the journal is closed. `origin` empty: as it was, or one made now.
+
+    Raises `LedgerCorrupt`, `KeystoreError`, `ConfigError` when the origin is another one, `LedgerUnavailable`.
+    """
+    signer = _prepare(data, keystore, origin)
+    recovered = recover(ledger_directory(data), signer)
+    spare_path(ledger_directory(data) / "segments").unlink(missing_ok=True)
+    sequencer = Sequencer(recovered.opened, strict=strict)
+    try:
+        await sequencer.start()
+    except LedgerUnavailable:
+        await sequencer.close()
+        raise
+    vault = Vault(keystore)
+    journal = Journal(sequencer, vault, Voice(log=keystore.one("log-id")[:16].hex(), boot=new_boot()), clock)
+    for lost in recovered.lost:
+        await _close_lost(journal, keystore, lost)
+    facts: dict[str, Fact] = {"version": __version__, "lost": len(recovered.lost)}
+    behind = _clock_behind_s(recovered.last_time, clock())
+    if behind:
+        facts["clock_behind_s"] = behind
+    await journal.event("start", facts)
+    return journal
+
+
+def _prepare(data: Path, keystore: Keystore, origin: str) -> Signer:
+    directory = ledger_directory(data)
+    path = directory / _VKEY
+    known = Verifier.from_vkey(path.read_text()).name if path.exists() else ""
+    if keystore.get(*_INITIALISED) is not None and not known:
+        raise LedgerCorrupt(
+            f"The ledger of {data} was here and is gone.",
+            hint="Restore ledger/ from its copy; keys/ alone is not enough.",
+        )
+    if known and origin and origin != known:
+        raise ConfigError(
+            f"This ledger's origin is {known!r}, the configuration says {origin!r}.",
+            hint="The origin is fixed when a ledger begins: take ledger.origin out, or use another directory.",
+        )
+    name = known or origin or f"rempart.local/{keystore.one('log-id')[:4].hex()}"
+    try:
+        check_name(name)
+    except ValueError as error:
+        raise ConfigError(f"ledger.origin: {error}.", hint="Use a name such as llm.hospital.example/log.") from error
+    signer = Signer(name, keystore.one("log-key"))
+    if known and signer.verifier.vkey != path.read_text().strip():
+        raise LedgerCorrupt("The ledger and the keystore do not belong together.", hint="Restore both from one copy.")
+    if not known:
+        make_directory(directory)
+        replace_durably({path: f"{signer.verifier.vkey}\n".encode()}, 0o644)
+    if keystore.get(*_INITIALISED) is None:
+        try:
+            initialise(directory / "segments", origin_hash(name))
+        except OSError as error:
+            raise LedgerUnavailable(
+                f"The ledger cannot be begun in {directory}: {error.strerror}.",
+                hint=f"It needs {2 * limits.segment_bytes >> 20} MiB at first; free some space, or choose --data.",
+            ) from error
+        keystore.put({_INITIALISED: b"1"})
+    return signer
+
+
+async def _close_lost(journal: Journal, keystore: Keystore, lost: Lost) -> None:
+    fields = lost.request
+    facts: dict[str, Fact] = {"outcome": "lost", "status": _STATUS_LOST, "error": "lost", "request": lost.index}
+    try:
+        keys = recall(keystore, fields)
+    except KeystoreError:
+        # Its person or its time was erased meanwhile: it is closed without what can no longer be read.
+        kept = {name: fields[name] for name in ("exchange", "actor", "role", "key", "operation")}
+        await journal.close_unreadable({**kept, **facts})
+        return
+    record = journal.reopen(fields, keys)
+    content: dict[str, object] = {}
+    pieces = record.unseal_pieces(lost.pieces)
+    if pieces:
+        whole = from_pieces(str(fields["operation"]), str(fields["model"]), pieces)
+        content["response"] = msgspec.Raw(whole)
+    await record.response(facts, msgspec.json.encode(content))
+
+
+def _clock_behind_s(last: str, now: float) -> int:
+    """Whole seconds by which the clock stands before the last entry's time."""
+    if not last:
+        return 0
+    return max(int(datetime.strptime(last, "%Y-%m-%dT%H:%M:%S.%f%z").astimezone(UTC).timestamp() - now), 0)
