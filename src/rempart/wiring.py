@@ -12,6 +12,7 @@ import hmac
 import re
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
+from functools import partial
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Final
@@ -36,10 +37,11 @@ from rempart.identity.keyring import KeyRing
 from rempart.identity.keys import KeyTable
 from rempart.identity.quota import Meter
 from rempart.ledger.keys.keystore import Keystore
+from rempart.ledger.reading.prove import prove
 from rempart.ledger.reading.usage import tokens_of_day
 from rempart.ledger.store.ownership import own
 from rempart.ledger.writing.journal import Journal
-from rempart.ledger.writing.opening import ledger_directory, open_keystore, open_ledger
+from rempart.ledger.writing.opening import ledger_directory, open_keystore, open_ledger, read_vkey
 from rempart.wire.facts import Fact
 
 _DAY_S: Final = 86_400
@@ -110,7 +112,16 @@ def _assemble(settings: Settings, journal: Journal, keystore: Keystore, router: 
     now = time.time()
     meter = Meter(int(now // _DAY_S), tokens_of_day(ledger_directory(settings.data) / "segments", now))
     gateway = Gateway(
-        Parts(journal=journal, keyring=ring, meter=meter, router=router, console=Pages()), _policy(settings)
+        Parts(
+            journal=journal,
+            keyring=ring,
+            meter=meter,
+            router=router,
+            console=Pages(),
+            vkey=read_vkey(settings.data),
+            prove=partial(prove, ledger_directory(settings.data) / "log"),
+        ),
+        _policy(settings),
     )
     return Site(
         gateway=gateway,

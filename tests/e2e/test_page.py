@@ -251,6 +251,74 @@ def test_the_card_shows_where_the_ledger_holds_it(talk: Visit, site: Running) ->
     assert talk.page.evaluate("navigator.clipboard.readText()") == root
 
 
+def test_the_browser_itself_checks_the_proof_and_the_signature(talk: Visit) -> None:
+    talk.ask()
+    talk.finished()
+    expect(talk.recorded().locator(".ledger-line")).to_have_text(
+        "Recorded in the ledger; this browser checked the proof."
+    )
+
+
+def _another_hash(trace: dict[str, Any]) -> None:
+    trace["proofs"][0]["hashes"][0] = "00" * 32
+
+
+def _another_entry(trace: dict[str, Any]) -> None:
+    trace["proofs"][0]["entry"] = trace["proofs"][0]["entry"].replace('"guide"', '"other"')
+
+
+def _another_leaf(trace: dict[str, Any]) -> None:
+    trace["entries"][0]["leaf_hash"] = "00" * 32
+
+
+def _another_root(trace: dict[str, Any]) -> None:
+    text, size, root, *rest = trace["proofs"][0]["checkpoint"].split("\n")
+    trace["proofs"][0]["checkpoint"] = "\n".join([text, size, "A" * 43 + "=", *rest])
+
+
+def _another_signature(trace: dict[str, Any]) -> None:
+    head, _, last = trace["proofs"][0]["checkpoint"].rstrip("\n").rpartition(" ")
+    trace["proofs"][0]["checkpoint"] = f"{head} {last[:40]}{'B' if last[40] == 'A' else 'A'}{last[41:]}\n"
+
+
+def _another_exchange(trace: dict[str, Any]) -> None:
+    trace["exchange"] = "0" * 32
+
+
+def _no_proof(trace: dict[str, Any]) -> None:
+    trace["proofs"].pop()
+
+
+@pytest.mark.parametrize(
+    "forge",
+    [
+        *(_another_hash, _another_entry, _another_leaf, _another_root, _another_signature),
+        *(_another_exchange, _no_proof),
+    ],
+)
+def test_a_forged_proof_is_seen_by_the_browser(talk: Visit, forge: Callable[[dict[str, Any]], None]) -> None:
+    def answer(route: Route) -> None:
+        response = route.fetch()
+        trace = response.json()
+        if trace.get("proofs"):
+            forge(trace)
+        route.fulfill(response=response, json=trace)
+
+    talk.page.route("**/rempart/v1/exchanges/*", answer)
+    talk.ask()
+    talk.finished()
+    expect(talk.turn.locator(".ledger .ledger-line.failed")).to_have_text(
+        "The ledger’s proof does not hold. Tell your security officer.", timeout=LEDGER_MS
+    )
+
+
+def test_another_key_than_at_the_first_sight_is_told(talk: Visit) -> None:
+    talk.page.evaluate("localStorage.setItem('ledger-key', 'somebody else')")
+    talk.ask()
+    talk.finished()
+    expect(talk.turn.locator(".ledger .ledger-line.failed")).to_contain_text("another key", timeout=LEDGER_MS)
+
+
 def test_the_conversation_goes_along_and_can_be_begun_anew(talk: Visit) -> None:
     scripted(talk, piece("One."), piece("", "stop"), "[DONE]")
     talk.ask("first")

@@ -38,6 +38,7 @@ from rempart.gateway.ports import Console, Journal, Router
 from rempart.identity.caller import Caller
 from rempart.identity.keyring import KeyRing
 from rempart.identity.quota import Meter
+from rempart.ledger.reading.prove import Proven
 
 _log = logging.getLogger("rempart.gateway")
 _SANE_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
@@ -55,6 +56,10 @@ class Parts(msgspec.Struct, frozen=True, kw_only=True):
     meter: Meter
     router: Router
     console: Console
+    vkey: str
+    """Verifier key of the log."""
+    prove: Callable[[int], Proven]
+    """Index of an entry -> its proof; reads files. Raises `NotFound` while no checkpoint covers it."""
 
 
 class Policy(msgspec.Struct, frozen=True, kw_only=True):

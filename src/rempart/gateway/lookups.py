@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,7 @@ import msgspec
 from rempart.errors import ModelNotFound, NotFound
 from rempart.gateway.http import NO_STORE, Request
 from rempart.identity.caller import Caller
+from rempart.ledger.writing.draft import Trace
 from rempart.wire.job import Target
 
 if TYPE_CHECKING:
@@ -72,6 +74,7 @@ class Lookups:
                 hint="Older ones are shown by 'rempart ledger show ID'.",
             )
         state = journal.state()
+        integrated = all(entry.index < state.tree_size for entry in trace.entries)
         entries = [
             {"index": entry.index, "type": entry.type, "leaf_hash": entry.leaf_hash.hex()} for entry in trace.entries
         ]
@@ -79,9 +82,24 @@ class Lookups:
             "exchange": exchange,
             "entries": entries,
             "checkpoint": {"origin": state.origin, "size": state.tree_size, "root": state.root.hex()},
-            "integrated": all(entry.index < state.tree_size for entry in trace.entries),
+            "integrated": integrated,
+            "vkey": self._gateway.parts.vkey,
+            "proofs": await asyncio.to_thread(self._proofs, trace) if integrated else [],
         }
         await request.reply_json(200, _json.encode(body))
+
+    def _proofs(self, trace: Trace) -> list[dict[str, object]]:
+        """What whoever asked needs to check it without trusting this server."""
+        proven = [self._gateway.parts.prove(entry.index) for entry in trace.entries]
+        return [
+            {
+                "index": one.index,
+                "entry": one.entry.decode(),
+                "hashes": [hash_.hex() for hash_ in one.hashes],
+                "checkpoint": one.checkpoint.decode(),
+            }
+            for one in proven
+        ]
 
 
 def _model(target: Target) -> dict[str, object]:

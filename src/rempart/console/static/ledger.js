@@ -3,6 +3,7 @@ import { lookUp } from "./api.js";
 import { copyButton } from "./clipboard.js";
 import { say } from "./language.js";
 import { isAbort, wordOf } from "./problems.js";
+import { check, keyIsTheSame } from "./proof.js";
 
 // A signed checkpoint follows an exchange within about a second.
 const PAUSES_MS = [150, 250, 400, 600, 800, 1000, 1000, 1000];
@@ -13,7 +14,7 @@ export async function showLedger(card, exchange, key, signal) {
   card.replaceChildren(line("ledger_wait", "waiting"));
   try {
     const trace = await settled(exchange, key, signal);
-    if (covered(trace)) card.replaceChildren(line("ledger_done", "done"), facts(trace), details(trace));
+    if (covered(trace)) card.replaceChildren(await judged(trace), facts(trace), details(trace));
     else card.replaceChildren(line("ledger_late", "waiting"), again(card, exchange, key, signal));
   } catch (error) {
     if (isAbort(error)) return;
@@ -34,6 +35,18 @@ async function settled(exchange, key, signal) {
     trace = await lookUp(exchange, key, signal);
   }
   return trace;
+}
+
+// The server is not taken at its word: this browser checks the proofs, and that the key is the one it saw first.
+async function judged(trace) {
+  try {
+    const signed = await check(trace);
+    if (!keyIsTheSame(trace.vkey)) return line("ledger_other_key", "failed");
+    return line(signed === "signed" ? "ledger_done" : "ledger_unsigned", "done");
+  } catch (error) {
+    console.info("The proof does not hold.", error);
+    return line("ledger_broken", "failed");
+  }
 }
 
 function line(key, state) {

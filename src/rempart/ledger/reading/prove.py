@@ -1,0 +1,96 @@
+"""`prove`: that an entry stands in the log, from its tiles: what anyone can check with the verifier key alone.
+
+C2SP tlog-tiles; RFC 6962 section 2.1.1. Works while a server writes: a partial tile that has just become full is read
+as the full one.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+
+from rempart.errors import LedgerCorrupt, NotFound
+from rempart.ledger.log import tiles
+from rempart.ledger.log.checkpoint import parse_note
+from rempart.ledger.log.merkle import inclusion_proof, leaf_hash, root_of
+
+
+class Proven(msgspec.Struct, frozen=True, kw_only=True):
+    """An entry and its way to the signed root."""
+
+    index: int
+    entry: bytes
+    hashes: list[bytes]
+    """Inclusion proof, from the leaf's sibling up."""
+    checkpoint: bytes
+    """The signed note that covers it, as it is."""
+
+
+class TileReader:
+    """Hashes of the tree of `size` leaves whose tiles lie in `log`; it keeps what it has read."""
+
+    def __init__(self, log: Path, size: int) -> None:
+        self._log = log
+        self._size = size
+        self._tiles: dict[tuple[int, int], list[bytes]] = {}
+
+    def node(self, level: int, place: int) -> bytes:
+        """Hash of a perfect subtree. Raises `LedgerCorrupt` when its tile is missing or damaged."""
+        tile_level, within = divmod(level, tiles.TILE_BITS)
+        first = place << within
+        hashes = self._tile(tile_level, first // tiles.TILE_WIDTH)
+        at = first % tiles.TILE_WIDTH
+        found = hashes[at : at + (1 << within)]
+        if len(found) != 1 << within:
+            raise LedgerCorrupt(f"Tile {first // tiles.TILE_WIDTH} of level {tile_level} is too short.")
+        return root_of(found)
+
+    def _tile(self, level: int, number: int) -> list[bytes]:
+        found = self._tiles.get((level, number))
+        if found is None:
+            width = self._width(level, number)
+            path = self._log / tiles.tile_path(level, number, width)
+            data = read_grown(path, self._log / tiles.tile_path(level, number))
+            found = self._tiles[level, number] = tiles.decode_tile(data[: width * 32], width)
+        return found
+
+    def _width(self, level: int, number: int) -> int:
+        whole = self._size >> tiles.TILE_BITS * level
+        return min(whole - number * tiles.TILE_WIDTH, tiles.TILE_WIDTH)
+
+
+def prove(log: Path, index: int) -> Proven:
+    """`log` is `<data>/ledger/log`. Raises `NotFound` when the checkpoint does not cover `index` (yet)."""
+    note = read_grown(log / "checkpoint", log / "checkpoint")
+    _, checkpoint = parse_note(note)
+    if not 0 <= index < checkpoint.size:
+        raise NotFound(
+            f"The checkpoint covers {checkpoint.size} entries, not entry {index}.",
+            hint="A checkpoint follows an entry within a second: try again.",
+        )
+    reader = TileReader(log, checkpoint.size)
+    entry = _entry(log, index, checkpoint.size)
+    if reader.node(0, index) != leaf_hash(entry):
+        raise LedgerCorrupt(f"Entry {index} is not the one that the tree stands for.", hint="Run rempart ledger fsck.")
+    hashes = inclusion_proof(index, checkpoint.size, reader.node)
+    return Proven(index=index, entry=entry, hashes=hashes, checkpoint=note)
+
+
+def _entry(log: Path, index: int, size: int) -> bytes:
+    number, at = divmod(index, tiles.TILE_WIDTH)
+    width = min(size - number * tiles.TILE_WIDTH, tiles.TILE_WIDTH)
+    data = read_grown(log / tiles.bundle_path(number, width), log / tiles.bundle_path(number))
+    return tiles.entry_of(data, at)
+
+
+def read_grown(partial: Path, full: Path) -> bytes:
+    """The partial file, or the full one that has taken its place. Raises `LedgerCorrupt`."""
+    for path in (partial, full):
+        try:
+            return path.read_bytes()
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            raise LedgerCorrupt(f"{path} cannot be read: {error.strerror}.", hint="Look at the disk.") from error
+    raise LedgerCorrupt(f"{full} is missing.", hint="Run rempart ledger fsck, or restore it from a copy.")
