@@ -16,6 +16,7 @@ from functools import partial
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -155,7 +156,7 @@ def _engine(settings: EngineSettings, data: Path, progress: Progress | None) -> 
         model = _embedded_model(settings, data, progress)
         return EmbeddedEngine(settings.name, model, data / "engines" / f"{settings.name}.log")
     endpoint = Endpoint(settings.url.rstrip("/").removesuffix("/v1"), _secret(settings.api_key_file))
-    tls = tls_context(settings.ca_file) if settings.url.startswith("https://") else None
+    tls = tls_context(settings.ca_file) if urlsplit(settings.url).scheme == "https" else None
     return OpenAIEngine(settings.name, lambda: endpoint, tls=tls, names=settings.models)
 
 

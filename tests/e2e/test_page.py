@@ -272,12 +272,12 @@ def _another_leaf(trace: dict[str, Any]) -> None:
 
 
 def _another_root(trace: dict[str, Any]) -> None:
-    text, size, root, *rest = trace["proofs"][0]["checkpoint"].split("\n")
+    text, size, _, *rest = trace["proofs"][0]["checkpoint"].split("\n")
     trace["proofs"][0]["checkpoint"] = "\n".join([text, size, "A" * 43 + "=", *rest])
 
 
 def _another_signature(trace: dict[str, Any]) -> None:
-    head, _, last = trace["proofs"][0]["checkpoint"].rstrip("\n").rpartition(" ")
+    head, last = trace["proofs"][0]["checkpoint"].rstrip("\n").rsplit(" ", 1)
     trace["proofs"][0]["checkpoint"] = f"{head} {last[:40]}{'B' if last[40] == 'A' else 'A'}{last[41:]}\n"
 
 

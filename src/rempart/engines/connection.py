@@ -29,11 +29,12 @@ _PORTS: Final = {"http": 80, "https": 443}
 class Response:
     """An answer whose head has come. `close` it in the end: if it is not whole by then, the connection is closed."""
 
-    __slots__ = ("_client", "_connection", "content_type", "status")
+    __slots__ = ("_client", "_closed", "_connection", "content_type", "status")
 
     def __init__(self, client: Client, connection: _Connection) -> None:
         self._client = client
         self._connection = connection
+        self._closed = False
         self.status = connection.status
         self.content_type = connection.headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
 
@@ -53,7 +54,10 @@ class Response:
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def close(self) -> None:
-        self._client._take_back(self._connection)
+        """Once; afterwards its connection may serve another exchange."""
+        if not self._closed:
+            self._closed = True
+            self._client._take_back(self._connection)
 
 
 class Client:
@@ -70,21 +74,21 @@ class Client:
     async def request(self, url: SplitResult, head: bytes, body: bytes) -> Response:
         """`head` is the whole head of the request, from its first line to the empty one.
 
-        Sent once more when the connection was closed before any byte of an answer: a kept one may be closed by the
-        server just as it is used again, and nothing of an answer has been seen by anyone.
+        Sent once more, on a new connection, when it was closed before any byte of an answer: a kept one may be closed
+        by the server just as it is used again, and nothing of an answer has been seen by anyone.
         """
-        response = await self._try(url, head, body)
+        response = await self._try(url, head, body, self._kept(url.netloc))
         if response is None:
-            response = await self._try(url, head, body)
+            response = await self._try(url, head, body, None)
         if response is None:
             raise self.unavailable("closed its connection")
         return response
 
-    async def _try(self, url: SplitResult, head: bytes, body: bytes) -> Response | None:
+    async def _try(self, url: SplitResult, head: bytes, body: bytes, kept: _Connection | None) -> Response | None:
         """None when the connection was closed before any byte of an answer."""
         if self._closed:
             raise self.unavailable("is closed")
-        connection = self._kept(url.netloc) or await self._connect(url)
+        connection = kept or await self._connect(url)
         self._used.add(connection)
         try:
             connection.send(head + body)
@@ -114,14 +118,14 @@ class Client:
                     lambda: _Connection(loop, self._name, url.netloc),
                     url.hostname or "",
                     url.port or _PORTS[url.scheme],
-                    ssl=self._tls if url.scheme == "https" else None,
+                    ssl=(self._tls or True) if url.scheme == "https" else None,
                 )
         except ssl.SSLCertVerificationError as error:
             raise EngineUnavailable(
                 f"The engine {self._name} shows a certificate that cannot be trusted: {error.verify_message}.",
                 hint="Check engines.ca_file, and the name in the engine's certificate.",
             ) from error
-        except OSError as error:  # also TimeoutError, and names that cannot be resolved
+        except (OSError, UnicodeError) as error:  # also TimeoutError, and names that cannot be resolved or be names
             raise self.unavailable("cannot be reached") from error
         if self._closed:
             connection.abort()
@@ -169,7 +173,8 @@ class _Connection(asyncio.Protocol):
         self._asked = self._began = self._headed = self._ended = self._keeps = self._paused = False
         self._unsaid = False
         """The head does not say where the body ends: it ends with the connection."""
-        self._head_bytes = 0
+        self._other_bytes = 0
+        """What came since the last of a body: heads, trailers, what stands between chunks."""
         self._parts: list[bytes] = []
         self._buffered = 0
         self._error: EngineError | None = None
@@ -245,21 +250,23 @@ class _Connection(asyncio.Protocol):
             self.abort()  # it speaks without being asked
             return
         self._began = True
+        self._other_bytes += len(data)
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
             self._fail(self._not_http())
-        if not self._headed:
-            self._head_bytes += len(data)
-            if self._head_bytes > _HEAD_BYTES_MAX:
-                self._fail(self._not_http())
+        if self._other_bytes > _HEAD_BYTES_MAX:
+            self._fail(self._not_http())
         self._wake()
+
+    def eof_received(self) -> None:
+        if self._unsaid:
+            self._ended = True
+            self._wake()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
-        if self._headed and self._unsaid and exc is None:
-            self._ended = True
-        elif self._began and not self._ended and self._error is None:
+        if self._began and not self._ended and self._error is None:
             self._error = self._gone()
         self._wake()
 
@@ -295,6 +302,8 @@ class _Connection(asyncio.Protocol):
         status = self._parser.get_status_code()
         if status < 200:  # an interim answer (RFC 9110 section 15.2)
             self.headers = {}
+            if status < 100:  # nothing of HTTP, and its body would be taken for that of the answer
+                raise self._not_http()
             return
         self.status = status
         self._headed = True
@@ -304,6 +313,7 @@ class _Connection(asyncio.Protocol):
     def on_body(self, body: bytes) -> None:
         if self._ended:
             return
+        self._other_bytes = 0
         self._parts.append(body)
         self._buffered += len(body)
         if self._buffered > _BUFFER_BYTES and not self._paused and self._transport is not None:
