@@ -39,6 +39,15 @@ reserve_bytes_per_exchange: Final = 8 * 1024
 seed_leaves_bits: Final = 20
 subject_cache_max: Final = 10_000
 recent_exchanges_max: Final = 10_000
+note_bytes_max: Final = 256 * 1024
+note_signatures_max: Final = 64
+proof_bytes_max: Final = 512 * 1024
+proof_hashes_max: Final = 64
+policy_bytes_max: Final = 512 * 1024
+policy_logs_max: Final = 64
+policy_witnesses_max: Final = 64
+policy_groups_max: Final = 64
+cosignature_leeway_s: Final = 60.0
 
 # Engines.
 engine_ask_s: Final = 1.0
