@@ -78,6 +78,13 @@ class HeadersTooLarge(InvalidRequest):
     http_status = 431
 
 
+class UnsupportedEncoding(InvalidRequest):
+    """A transfer coding other than `chunked` (RFC 9112 section 6.1)."""
+
+    code = "unsupported_encoding"
+    http_status = 501
+
+
 class RequestTimeout(InvalidRequest):
     """The client did not send its request in time."""
 

@@ -16,6 +16,10 @@ connections_max: Final = 12_000
 model_name_chars_max: Final = 256
 subject_chars_max: Final = 256
 choices_max: Final = 128
+prompts_max: Final = 2_048
+json_values_max: Final = 500_000
+parse_here_bytes_max: Final = 64 * 1024
+bodies_bytes_max: Final = 512 * 1024 * 1024
 
 # What an exchange may take.
 exchanges_max: Final = 4_096
@@ -24,6 +28,8 @@ engine_connect_s: Final = 5.0
 engine_first_byte_s: Final = 300.0
 engine_between_bytes_s: Final = 120.0
 answer_bytes_max: Final = 32 * 1024 * 1024
+model_list_bytes_max: Final = 1024 * 1024
+tokens_per_exchange_max: Final = 1_000_000_000
 event_bytes_max: Final = 1024 * 1024
 client_stall_s: Final = 60.0
 cancel_s: Final = 1.0
@@ -33,6 +39,7 @@ drain_s: Final = 30.0
 entry_bytes_max: Final = 65_535
 commit_records_max: Final = 256
 piece_sync_s: Final = 0.25
+sync_here_s: Final = 0.005
 integrate_s: Final = 1.0
 segment_bytes: Final = 64 * 1024 * 1024
 reserve_bytes_per_exchange: Final = 8 * 1024

@@ -68,8 +68,8 @@ class Administration:
         row, mac = self._table.get(str(args.get("id", "")))
         if not row.revoked:
             row = msgspec.structs.replace(row, revoked=int(time.time()))
-            self._table.put(row, mac)
             self._ring.put(row, mac)
+            self._table.put(row, mac)
             await self._journal.event("key", {"key": row.id, "change": "revoked"})
         return _shown(row)
 

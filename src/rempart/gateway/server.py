@@ -118,5 +118,8 @@ async def _clock(gateway: Gateway, server: uvicorn.Server) -> None:
     while True:
         await asyncio.sleep(1.0)
         now = loop.time()
-        sweep(server.server_state.connections, now)
-        await gateway.tick(now)
+        try:
+            sweep(server.server_state.connections, now)
+            await gateway.tick(now)
+        except Exception:  # the clock's edge: what one tick meets must not stop the server
+            _log.exception("A tick failed in a way that was not foreseen.")
