@@ -1,8 +1,8 @@
 """`python -m rempart.bench.search`: the search index on a synthetic corpus; figures are printed and never asserted.
 
 Each entry has 50 words drawn by Zipf's law; which words follows from the entry's index, so that a phrase is confirmed
-by making the entry's text again. Entries are spread evenly over the days; every fourth is a refusal. Making the corpus is
-measured and taken off the time of the build. Build and queries run in one process, on one core.
+by making the entry's text again. Entries are spread evenly over the days; every fourth is a refusal. Making the corpus
+is measured and taken off the time of the build. Build and queries run in one process, on one core.
 """
 
 from __future__ import annotations
@@ -75,7 +75,9 @@ class Figure(msgspec.Struct, frozen=True):
     kind: str
     queries: int
     found: float
-    """Entries a query, on average."""
+    """Entries a query, on average; the limit is 20."""
+    stopped: int
+    """Queries that stopped with the limit of candidates for a phrase, before that of entries."""
     p50_ms: float
     p95_ms: float
 
@@ -155,7 +157,7 @@ def _queries(corpus: Corpus, index: Index, rounds: int) -> tuple[Figure, ...]:
         "word since a day": lambda: f"{middle()} after:{day()}",
         "phrase of three": phrase,
     }
-    every: list[tuple[float, int]] = []
+    every: list[tuple[float, int, bool]] = []
     figures = []
     for kind, make in kinds.items():
         timed = [_ask(corpus, index, make()) for _ in range(rounds)]
@@ -164,16 +166,19 @@ def _queries(corpus: Corpus, index: Index, rounds: int) -> tuple[Figure, ...]:
     return (*figures, _figure("all of these", every))
 
 
-def _ask(corpus: Corpus, index: Index, text: str) -> tuple[float, int]:
+def _ask(corpus: Corpus, index: Index, text: str) -> tuple[float, int, bool]:
+    """Seconds, entries, whether it stopped with fewer than the limit."""
     began = time.perf_counter()
     results = index.search(parse(text), limit=_LIMIT, texts=lambda number: (corpus.text(number),))
-    return time.perf_counter() - began, len(results.entries)
+    seconds, count = time.perf_counter() - began, len(results.entries)
+    return seconds, count, results.next is not None and count < _LIMIT
 
 
-def _figure(kind: str, timed: Sequence[tuple[float, int]]) -> Figure:
-    seconds = [one for one, _ in timed]
-    found = sum(count for _, count in timed) / len(timed)
-    return Figure(kind, len(timed), found, percentile(seconds, 0.5) * 1e3, percentile(seconds, 0.95) * 1e3)
+def _figure(kind: str, timed: Sequence[tuple[float, int, bool]]) -> Figure:
+    seconds = [one for one, _, _ in timed]
+    found = sum(count for _, count, _ in timed) / len(timed)
+    stopped = sum(stopped for _, _, stopped in timed)
+    return Figure(kind, len(timed), found, stopped, percentile(seconds, 0.5) * 1e3, percentile(seconds, 0.95) * 1e3)
 
 
 def _key(retention: str, bucket: str) -> bytes:
@@ -205,9 +210,9 @@ def main(entries: int, days: int, vocabulary: int, rounds: int, as_json: bool) -
     click.echo(
         f"memory  {found.memory_built_bytes >> 20} MiB after the build, {found.memory_read_bytes >> 20} MiB at the end"
     )
-    click.echo(f"{'query':<24}{'found':>7}{'p50':>12}{'p95':>12}")
+    click.echo(f"{'query':<24}{'found':>7}{'stopped':>9}{'p50':>12}{'p95':>12}")
     for one in found.queries:
-        click.echo(f"{one.kind:<24}{one.found:>7.1f}{one.p50_ms:>9.1f} ms{one.p95_ms:>9.1f} ms")
+        click.echo(f"{one.kind:<24}{one.found:>7.1f}{one.stopped:>9}{one.p50_ms:>9.1f} ms{one.p95_ms:>9.1f} ms")
 
 
 if __name__ == "__main__":
