@@ -189,6 +189,13 @@ class LedgerCorrupt(RempartError):
     http_status = 503
 
 
+class IndexDamaged(RempartError):
+    """A part of the search index is not what was written. The ledger is untouched; the index is rebuilt from it."""
+
+    code = "index_damaged"
+    http_status = 503
+
+
 class KeystoreError(RempartError):
     """A key is missing, unreadable, or its file can be read by others."""
 

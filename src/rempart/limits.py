@@ -56,6 +56,23 @@ policy_witnesses_max: Final = 64
 policy_groups_max: Final = 64
 cosignature_leeway_s: Final = 60.0
 
+# Search.
+index_block_bytes: Final = 4096
+index_word_chars_max: Final = 64
+index_words_max: Final = 100_000
+index_text_chars_max: Final = 32 * 1024 * 1024
+index_text_depth_max: Final = 64
+index_memory_bytes: Final = 192 * 1024 * 1024
+index_run_bytes_max: Final = 64 * 1024 * 1024
+index_batch_entries: Final = 65_536
+index_lock_s: Final = 60.0
+index_lock_poll_s: Final = 0.05
+index_snapshots_max: Final = 8
+query_chars_max: Final = 1_024
+query_terms_max: Final = 32
+results_max: Final = 10_000
+phrase_candidates_max: Final = 2_000
+
 # Engines.
 engine_ask_s: Final = 1.0
 engine_list_s: Final = 5.0
