@@ -219,7 +219,7 @@ def test_what_is_sealed_opens_and_not_when_it_is_changed(
     key: bytes, exchange: bytes, content: bytes, random: bytes, bit: int
 ) -> None:
     sealed = bodies.seal(key, exchange, bodies.REQUEST, content, random)
-    assert bodies.unseal(key, exchange, bodies.REQUEST, sealed.body, sealed.commitment) == content
+    assert bodies.unseal(key, exchange, bodies.REQUEST, sealed.body, sealed.commitment).content == content
     changed = bytearray(sealed.body)
     changed[bit // 8 % len(changed)] ^= 1 << bit % 8
     with pytest.raises(LedgerCorrupt):

@@ -142,6 +142,8 @@ def test_a_configuration_that_cannot_be_used_stops_every_command(run: Run, tmp_p
         ("key", "create"): ("--name", "a"),
         ("key", "revoke"): ("0" * 12,),
         ("ledger", "show"): ("0",),
+        ("ledger", "prove"): ("0",),
+        ("ledger", "pack"): ("0", "--to", "nowhere"),
     }
     for words in LEAVES:
         ran = run(*words, *required.get(words, ()), "--config", config)

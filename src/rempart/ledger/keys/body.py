@@ -53,8 +53,15 @@ def seal(key: bytes, exchange: bytes, label: bytes, content: bytes, random: byte
     return Sealed(body, sha256(body).hexdigest(), hmac.digest(salt, content, "sha256").hex())
 
 
-def unseal(key: bytes, exchange: bytes, label: bytes, body: bytes, commitment: str) -> bytes:
-    """The content. Raises `LedgerCorrupt` when it is not what was sealed."""
+class Revealed(msgspec.Struct, frozen=True):
+    """A content, and the salt under which its entry commits to it."""
+
+    salt: bytes
+    content: bytes
+
+
+def unseal(key: bytes, exchange: bytes, label: bytes, body: bytes, commitment: str) -> Revealed:
+    """Raises `LedgerCorrupt` when it is not what was sealed."""
     try:
         plain = AESGCM(key).decrypt(body[:NONCE_BYTES], body[NONCE_BYTES:], exchange + label)
     except (InvalidTag, ValueError) as error:
@@ -62,7 +69,7 @@ def unseal(key: bytes, exchange: bytes, label: bytes, body: bytes, commitment: s
     salt, content = plain[:SALT_BYTES], plain[SALT_BYTES:]
     if not hmac.compare_digest(hmac.digest(salt, content, "sha256").hex().encode(), commitment.encode()):
         raise LedgerCorrupt("A body is not the one that its entry commits to.")
-    return content
+    return Revealed(salt, content)
 
 
 class PieceCipher:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -65,11 +65,24 @@ def _found(frame: frames.Frame, fields: dict[str, Any], keystore: Keystore | Non
     if keystore is None or not frame.body:
         return Found(index=frame.number, entry=fields)
     try:
-        keys = recall(keystore, fields)
+        content = reveal(frame.body, fields, keystore).content
     except KeystoreError as error:
         return Found(index=frame.number, entry=fields, unreadable=error.message)
+    return Found(index=frame.number, entry=fields, body=msgspec.json.decode(content))
+
+
+def find_revealed(segments: Path, indices: Container[int], keystore: Keystore) -> dict[int, bodies.Revealed]:
+    """Index -> what its body holds, of those entries that have one. Raises `KeystoreError` when one cannot be read."""
+    return {
+        frame.number: reveal(frame.body, fields, keystore)
+        for frame, fields in newest_first(segments)
+        if frame.body and frame.number in indices
+    }
+
+
+def reveal(body: bytes, fields: dict[str, Any], keystore: Keystore) -> bodies.Revealed:
+    """What an entry's encrypted body holds. Raises `KeystoreError` when its keys were destroyed, `LedgerCorrupt`."""
     exchange = bytes.fromhex(fields["exchange"])
     label = _LABELS[fields["type"]]
-    key = bodies.expand(keys.exchange_key(exchange), label)
-    content = bodies.unseal(key, exchange, label, frame.body, fields["commitment"])
-    return Found(index=frame.number, entry=fields, body=msgspec.json.decode(content))
+    key = bodies.expand(recall(keystore, fields).exchange_key(exchange), label)
+    return bodies.unseal(key, exchange, label, body, fields["commitment"])

@@ -60,21 +60,36 @@ class TileReader:
         return min(whole - number * tiles.TILE_WIDTH, tiles.TILE_WIDTH)
 
 
+class Prover:
+    """Proofs of many entries under one checkpoint, each tile read once."""
+
+    def __init__(self, log: Path) -> None:
+        self._log = log
+        self.checkpoint = read_grown(log / "checkpoint", log / "checkpoint")
+        """The signed note, as it is."""
+        _, self.head = parse_note(self.checkpoint)
+        self._reader = TileReader(log, self.head.size)
+
+    def prove(self, index: int) -> Proven:
+        """Raises `NotFound` when the checkpoint does not cover `index` (yet)."""
+        size = self.head.size
+        if not 0 <= index < size:
+            raise NotFound(
+                f"The checkpoint covers {size} entries, not entry {index}.",
+                hint="A checkpoint follows an entry within a second: try again.",
+            )
+        entry = _entry(self._log, index, size)
+        if self._reader.node(0, index) != leaf_hash(entry):
+            raise LedgerCorrupt(
+                f"Entry {index} is not the one that the tree stands for.", hint="Run rempart ledger verify."
+            )
+        hashes = inclusion_proof(index, size, self._reader.node)
+        return Proven(index=index, entry=entry, hashes=hashes, checkpoint=self.checkpoint)
+
+
 def prove(log: Path, index: int) -> Proven:
     """`log` is `<data>/ledger/log`. Raises `NotFound` when the checkpoint does not cover `index` (yet)."""
-    note = read_grown(log / "checkpoint", log / "checkpoint")
-    _, checkpoint = parse_note(note)
-    if not 0 <= index < checkpoint.size:
-        raise NotFound(
-            f"The checkpoint covers {checkpoint.size} entries, not entry {index}.",
-            hint="A checkpoint follows an entry within a second: try again.",
-        )
-    reader = TileReader(log, checkpoint.size)
-    entry = _entry(log, index, checkpoint.size)
-    if reader.node(0, index) != leaf_hash(entry):
-        raise LedgerCorrupt(f"Entry {index} is not the one that the tree stands for.", hint="Run rempart ledger fsck.")
-    hashes = inclusion_proof(index, checkpoint.size, reader.node)
-    return Proven(index=index, entry=entry, hashes=hashes, checkpoint=note)
+    return Prover(log).prove(index)
 
 
 def _entry(log: Path, index: int, size: int) -> bytes:
@@ -93,4 +108,4 @@ def read_grown(partial: Path, full: Path) -> bytes:
             continue
         except OSError as error:
             raise LedgerCorrupt(f"{path} cannot be read: {error.strerror}.", hint="Look at the disk.") from error
-    raise LedgerCorrupt(f"{full} is missing.", hint="Run rempart ledger fsck, or restore it from a copy.")
+    raise LedgerCorrupt(f"{full} is missing.", hint="Restore it from a copy.")

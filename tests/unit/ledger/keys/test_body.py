@@ -68,7 +68,7 @@ def test_a_body_shows_nothing_of_its_content() -> None:
 @pytest.mark.parametrize("content", [b"", b"x", CONTENT, bytes(100_000)])
 def test_what_was_sealed_opens(content: bytes) -> None:
     found = body.seal(KEY, EXCHANGE, body.RESPONSE, content, RANDOM)
-    assert body.unseal(KEY, EXCHANGE, body.RESPONSE, found.body, found.commitment) == content
+    assert body.unseal(KEY, EXCHANGE, body.RESPONSE, found.body, found.commitment).content == content
 
 
 def test_another_key_exchange_or_label_does_not_open_it() -> None:

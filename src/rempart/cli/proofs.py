@@ -1,0 +1,85 @@
+"""`rempart ledger prove` and `pack`: what can be taken to an auditor and checked without us."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from rempart.cli.options import common, settings_of, show
+from rempart.ledger.keys.body import Revealed
+from rempart.ledger.log.proof import encode
+from rempart.ledger.reading.find import find, find_revealed
+from rempart.ledger.reading.pack import proof_of, write_pack
+from rempart.ledger.reading.prove import Prover
+from rempart.ledger.store.files import replace_durably
+from rempart.ledger.writing.opening import ledger_directory, open_keystore, read_vkey
+
+
+@click.command()
+@click.argument("what", nargs=-1, required=True)
+@click.option("--to", type=click.Path(path_type=Path), default=Path(), help="Directory of the proofs [this one].")
+@common
+def prove(what: tuple[str, ...], to: Path, data: Path | None, config_path: Path | None, as_json: bool) -> None:
+    """Write a C2SP tlog-proof for each entry of exchanges (ids) or for single entries (indexes)."""
+    directory = settings_of(data, config_path).settings.data
+    read_vkey(directory)
+    ledger = ledger_directory(directory)
+    prover = Prover(ledger / "log")
+    written: dict[Path, bytes] = {}
+    for index in _indices(ledger, what):
+        written[to / f"{index}.tlog-proof"] = encode(proof_of(prover.prove(index)))
+    replace_durably(written, 0o644)
+    if as_json:
+        show({"proofs": [str(path) for path in written], "size": prover.head.size, "root": prover.head.root.hex()})
+        return
+    for path in written:
+        click.echo(path)
+
+
+@click.command()
+@click.argument("what", nargs=-1)
+@click.option("--from", "first", type=click.IntRange(0), help="First entry of a range.")
+@click.option("--upto", type=click.IntRange(0), help="Last entry of the range.")
+@click.option("--to", type=click.Path(path_type=Path), required=True, help="Directory of the pack, a new one.")
+@click.option("--policy", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="A C2SP tlog-policy.")
+@click.option("--with-bodies", is_flag=True, help="Disclose what was said, too.")
+@common
+def pack(
+    what: tuple[str, ...], to: Path, data: Path | None, config_path: Path | None, as_json: bool, **asked: Any
+) -> None:
+    """Write an auditor's pack: entries, proofs and a verifier that needs nothing of Rempart.
+
+    WHAT are ids of exchanges and indexes of entries. Give the auditor the log's key (rempart ledger key), or the
+    policy, by another way than the pack.
+    """
+    directory = settings_of(data, config_path).settings.data
+    ledger = ledger_directory(directory)
+    own = f"log {read_vkey(directory)}\nquorum none\n".encode()
+    indices = set(_indices(ledger, what))
+    if asked["first"] is not None or asked["upto"] is not None:
+        size = Prover(ledger / "log").head.size
+        last = size - 1 if asked["upto"] is None else asked["upto"]
+        indices |= set(range(asked["first"] or 0, min(last + 1, size)))
+    disclosed: dict[int, Revealed] = {}
+    if asked["with_bodies"]:
+        disclosed = find_revealed(ledger / "segments", indices, open_keystore(directory))
+    report = write_pack(
+        ledger / "log",
+        indices,
+        to,
+        policy=asked["policy"].read_bytes() if asked["policy"] else own,
+        disclosed=disclosed,
+    )
+    if as_json:
+        show(report)
+        return
+    click.echo(f"{to}: {report.entries:,} entries, {report.disclosed:,} of them with what was said.")
+    click.echo(f"  under the checkpoint of {report.size:,} entries, root {report.root}")
+    click.echo(f"  verify it:  python3 {to / 'verify.py'} --vkey '{read_vkey(directory)}'")
+
+
+def _indices(ledger: Path, what: Iterable[str]) -> Iterable[int]:
+    return [found.index for one in what for found in find(ledger / "segments", one, None)]

@@ -1,0 +1,113 @@
+"""`write_pack`: what an auditor takes away: entries, their proofs, and a verifier that needs nothing of Rempart.
+
+    policy               C2SP tlog-policy: who must have signed
+    checkpoint           the signed note that all proofs lead to
+    tile/…               the hash tiles above the entries (C2SP tlog-tiles): hashes only
+    entries/<index>.json the entries, byte for byte
+    proofs/<index>.tlog-proof
+    disclosed/<index>.json  what was said, where it was asked for: {"salt": hex, "content": base64}
+    verify.py, README.txt
+
+Never an entry bundle: it would show the neighbours. A salt and a content are checked against the commitment in the
+entry, so no key leaves the site.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterable, Mapping
+from importlib.resources import files
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from rempart.errors import NotFound, UsageError
+from rempart.ledger.keys.body import Revealed
+from rempart.ledger.log import tiles
+from rempart.ledger.log.checkpoint import Checkpoint, parse_note
+from rempart.ledger.log.proof import TlogProof, encode
+from rempart.ledger.reading.prove import Proven, Prover, read_grown
+from rempart.ledger.store.files import replace_durably
+
+_VERIFIER: Final = "verify_pack.py"
+_README: Final = """\
+This is a part of the ledger of {origin}: {count} entries of {size}.
+Verify it on any machine with Python 3.11 and the package "cryptography":
+
+    python3 verify.py --policy POLICY      (the policy that you were given another way)
+    python3 verify.py --vkey KEY           (or the verifier key alone, without witnesses)
+
+Ceci est une partie du registre de {origin} : {count} entrées sur {size}.
+Vérifiez-la sur toute machine dotée de Python 3.11 et du paquet « cryptography », avec la politique
+ou la clé de vérification que vous avez reçue par une autre voie.
+"""
+
+
+class Written(msgspec.Struct, frozen=True, kw_only=True):
+    """What stands in the pack."""
+
+    origin: str
+    size: int
+    """Entries under the checkpoint."""
+    root: str
+    entries: int
+    disclosed: int
+    tiles: int
+
+
+def write_pack(
+    log: Path, indices: Iterable[int], to: Path, *, policy: bytes, disclosed: Mapping[int, Revealed]
+) -> Written:
+    """`to` must not exist or be empty. Raises `UsageError`, or `NotFound` when no checkpoint covers an entry yet."""
+    wanted = sorted(set(indices))
+    if not wanted:
+        raise NotFound("There is no entry to be packed.", hint="Name exchanges, or a range of entries.")
+    if to.exists() and any(to.iterdir()):
+        raise UsageError(f"{to} is not empty.", hint="Give a directory that does not exist yet.")
+    prover = Prover(log)
+    proven = [prover.prove(index) for index in wanted]
+    _, head = parse_note(prover.checkpoint)
+    read = _tiles_above(log, wanted, head)
+    written: dict[Path, bytes] = {to / name: data for name, data in read.items()}
+    written |= {to / "policy": policy, to / "checkpoint": prover.checkpoint}
+    for one in proven:
+        written[to / "entries" / f"{one.index}.json"] = one.entry
+        written[to / "proofs" / f"{one.index}.tlog-proof"] = encode(proof_of(one))
+    for index, revealed in disclosed.items():
+        content = {"salt": revealed.salt.hex(), "content": base64.b64encode(revealed.content).decode()}
+        written[to / "disclosed" / f"{index}.json"] = msgspec.json.encode(content)
+    readme = _README.format(origin=head.origin, count=len(wanted), size=head.size)
+    written[to / "README.txt"] = readme.encode()
+    written[to / "verify.py"] = (files("rempart.ledger.reading") / _VERIFIER).read_bytes()
+    replace_durably(written)
+    return Written(
+        origin=head.origin,
+        size=head.size,
+        root=head.root.hex(),
+        entries=len(wanted),
+        disclosed=len(disclosed),
+        tiles=len(read),
+    )
+
+
+def proof_of(proven: Proven) -> TlogProof:
+    """As a C2SP tlog-proof; `extra` holds the entry, so that the file alone can be checked."""
+    return TlogProof(index=proven.index, hashes=tuple(proven.hashes), checkpoint=proven.checkpoint, extra=proven.entry)
+
+
+def _tiles_above(log: Path, indices: list[int], head: Checkpoint) -> dict[str, bytes]:
+    found: dict[str, bytes] = {}
+    for index in indices:
+        level, place = 0, index
+        while True:
+            number = place // tiles.TILE_WIDTH
+            width = min((head.size >> tiles.TILE_BITS * level) - number * tiles.TILE_WIDTH, tiles.TILE_WIDTH)
+            name = tiles.tile_path(level, number, width)
+            if name not in found:
+                data = read_grown(log / name, log / tiles.tile_path(level, number))
+                found[name] = data[: width * 32]
+            if width < tiles.TILE_WIDTH:
+                break
+            level, place = level + 1, number
+    return found
