@@ -62,6 +62,8 @@ class Faults:
                 self._end(error)
             result = call(*arguments, **named)
             if here:
+                if isinstance(result, sqlite3.Cursor):
+                    result.close()  # as SQLite does with a statement that failed
                 self._end(error)
             return result
 
@@ -265,6 +267,33 @@ def test_a_conversion_that_fails_anywhere_loses_nothing(tmp_path: Path, mode: st
         assert dict(keystore.scan("kept")) == {id_: value for (_, id_), value in KEPT.items()}
         if not faults.happened:
             assert (len((directory / "root.key").read_bytes()) == 32) == (wanted is ways[0])
+            keystore.close()
+            return
+    pytest.fail("there is no end to its calls")
+
+
+@pytest.mark.parametrize("mode", ["fails", "fails but persists"])
+def test_a_put_that_fails_anywhere_wrote_all_or_nothing_and_the_next_one_works(site: Site, mode: str) -> None:
+    keystore = site.create()
+    names = [("put", "1"), ("put", "2")]
+    for at in range(1, _CALLS_MOST):
+        faults = Faults(at, mode)
+        keystore.close()
+        returned = False
+        with pytest.MonkeyPatch.context() as patch:
+            arm(patch, faults)
+            faults.armed = False
+            keystore = site.open()
+            faults.calls, faults.armed = 0, True
+            with contextlib.suppress(KeystoreError):
+                keystore.put(dict.fromkeys(names, b"%d" % at))
+                returned = True
+        faults.armed = False
+        [value] = {keystore.get(*name) for name in names}
+        assert value == b"%d" % at or not returned
+        keystore.put(dict.fromkeys(names, b"next"))
+        assert {keystore.get(*name) for name in names} == {b"next"}
+        if not faults.happened:
             keystore.close()
             return
     pytest.fail("there is no end to its calls")

@@ -56,10 +56,9 @@ def begin(files: RootFile, rows: Rows, sealings: Sealings) -> Opened:
     the database holds keys: a new root would make them unreadable for ever.
     """
     state = rows.state(durable=True)
-    staged = files.staged()
-    if staged is not None and state.shards:
-        return settle(files, rows, sealings)
     if next(rows.scan("one"), None) is not None:
+        if files.staged() is not None:
+            return settle(files, rows, sealings)
         raise KeystoreError(
             f"The database holds keys, but {files.path} is missing.", hint="Restore keys/ from its backup."
         )
@@ -82,7 +81,10 @@ def change(files: RootFile, rows: Rows, sealings: Sealings, before: Opened, want
         rows.rewrite(_rewrite(AESGCM(root), before, keys, wanted, frozenset(touched)))
     except KeystoreError as error:
         failure = error
-    after = settle(files, rows, sealings)
+    try:
+        after = settle(files, rows, sealings)
+    except KeystoreError as unsettled:
+        raise failure or unsettled from unsettled
     if after.epoch == before.epoch:
         raise failure or KeystoreError("The database did not keep what it committed.", hint="Look at its disk.")
     return after

@@ -27,7 +27,7 @@ _SCHEMA: Final = (
     " number bigint NOT NULL)",
     "CREATE TABLE IF NOT EXISTS rempart_keys.shards (number int PRIMARY KEY, sealed bytea NOT NULL)",
     'CREATE TABLE IF NOT EXISTS rempart_keys.rows (kind text COLLATE "C" NOT NULL, id text COLLATE "C" NOT NULL,'
-    " sealed bytea NOT NULL, shard int NOT NULL, PRIMARY KEY (kind, id))",
+    " sealed bytea NOT NULL, shard int NOT NULL, PRIMARY KEY (kind, id)) WITH (fillfactor = 80)",
     "CREATE INDEX IF NOT EXISTS rows_by_shard ON rempart_keys.rows (shard)",
     "INSERT INTO rempart_keys.epoch (number) VALUES (0) ON CONFLICT DO NOTHING",
 )
@@ -37,6 +37,10 @@ _PUT: Final = (
     " ON CONFLICT (kind, id) DO UPDATE SET sealed = excluded.sealed"
 )
 _PUT_FRESH: Final = f"INSERT INTO rempart_keys.rows (kind, id, sealed, shard) {_VALUES} ON CONFLICT DO NOTHING"
+_RESEAL: Final = (
+    "UPDATE rempart_keys.rows r SET sealed = g.sealed FROM unnest(%s::text[], %s::text[], %s::bytea[])"
+    " AS g (kind, id, sealed) WHERE r.kind = g.kind AND r.id = g.id"
+)
 _DELETE: Final = (
     "DELETE FROM rempart_keys.rows r USING unnest(%s::text[], %s::text[]) AS g (kind, id)"
     " WHERE r.kind = g.kind AND r.id = g.id"
@@ -110,9 +114,8 @@ class PostgresRows:
                 query = "SELECT kind, id, sealed FROM rempart_keys.rows WHERE shard = %s"
                 kept = connection.execute(query, (shard,), binary=True).fetchall()
                 for some in _batches(kept):
-                    resealed = {(row[0], row[1]): change.reseal(Row(*row)) for row in some}
-                    for page in _pages(resealed):
-                        connection.execute(_PUT, page)
+                    resealed = [change.reseal(Row(*row)) for row in some]
+                    connection.execute(_RESEAL, ([row[0] for row in some], [row[1] for row in some], resealed))
             for page in _pages(change.put):
                 connection.execute(_PUT, page)
             connection.execute(_SHARDS, (list(change.shards), list(change.shards.values())))
@@ -128,8 +131,8 @@ class PostgresRows:
         self, begin: str = "BEGIN", within_s: int = limits.keystore_call_s
     ) -> Iterator[psycopg.Connection[Any]]:
         with self._session() as connection:
-            connection.execute(begin)
             try:
+                connection.execute(begin)
                 connection.execute(f"SET LOCAL statement_timeout = '{within_s}s'")
                 yield connection
             except BaseException:

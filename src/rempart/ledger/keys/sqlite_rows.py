@@ -121,8 +121,8 @@ class SqliteRows:
 
 @contextlib.contextmanager
 def _transaction(database: sqlite3.Connection, begin: str = "BEGIN IMMEDIATE") -> Iterator[None]:
-    database.execute(begin)
     try:
+        database.execute(begin)
         yield
         if database.in_transaction:
             database.execute("COMMIT")

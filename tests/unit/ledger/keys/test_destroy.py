@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sqlite3
 import stat
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -243,3 +244,38 @@ def test_a_staged_root_that_never_held_goes(tmp_path: Path) -> None:
         staged.chmod(0o600)
         Keystore.open(tmp_path / "keys").close()
         assert not staged.exists()
+
+
+@pytest.mark.parametrize("left", [bytes(32), b"", b"half a li"])
+def test_a_making_that_the_first_release_left_with_a_staged_root_is_made_again(tmp_path: Path, left: bytes) -> None:
+    """It wrote the shards, and then the root, by way of `root.key.new`."""
+    directory = tmp_path / "keys"
+    Keystore.create(directory).close()
+    database = sqlite3.connect(directory / "keystore.db")
+    with database:
+        database.execute("DELETE FROM rows")
+    database.close()
+    (directory / "root.key").unlink()
+    (directory / "root.key.new").write_bytes(left)
+    (directory / "root.key.new").chmod(0o600)
+    keystore = Keystore.create(directory)
+    keystore.put({("kind", "id"): b"value"})
+    keystore.close()
+    assert not (directory / "root.key.new").exists()
+    opened = Keystore.open(directory)
+    assert opened.get("kind", "id") == b"value"
+    opened.close()
+
+
+def test_a_keystore_that_cannot_be_begun_says_why_and_can_be_begun_later(tmp_path: Path) -> None:
+    directory = tmp_path / "keys"
+    directory.mkdir(mode=0o700)
+
+    class Full(SqliteRows):
+        def rewrite(self, change: Rewrite) -> None:
+            raise KeystoreError("A key cannot be written: the disk is full.")
+
+    with pytest.raises(KeystoreError, match="disk is full"):
+        Keystore.create(directory, Full(directory / "keystore.db"))
+    assert not (directory / "root.key").exists()
+    Keystore.create(directory).close()
