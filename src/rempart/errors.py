@@ -203,6 +203,12 @@ class KeystoreError(RempartError):
     http_status = 503
 
 
+class KeystoreChanged(KeystoreError):
+    """Another process destroyed keys meanwhile: what was read of the keystore must be read again."""
+
+    retryable = True
+
+
 class DirectoryLocked(RempartError):
     """Another process owns this data directory."""
 

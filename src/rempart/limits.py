@@ -82,3 +82,22 @@ engine_restart_most_s: Final = 30.0
 
 # Keys.
 key_name_chars_max: Final = 128
+
+# The keystore.
+keystore_page_rows: Final = 1_000
+keystore_lock_s: Final = 30.0
+keystore_busy_s: Final = 30.0
+keystore_connect_s: Final = 5
+keystore_call_s: Final = 10
+keystore_rewrite_s: Final = 600
+root_bytes_max: Final = 4_096
+passphrase_chars_min: Final = 12
+passphrase_bytes_max: Final = 1_024
+scrypt_cost_max: Final = 1 << 20
+holds_max: Final = 256
+hold_text_chars_max: Final = 1_024
+
+# Retention.
+retention_classes_max: Final = 64
+retention_days_max: Final = 36_525
+retention_basis_chars_max: Final = 512

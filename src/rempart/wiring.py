@@ -217,6 +217,11 @@ def _settings_facts(settings: Settings, keystore: Keystore) -> dict[str, Fact]:
             else:
                 text = msgspec.json.encode(value, enc_hook=str)
                 shown[f"{section}.{name}"] = "hmac:" + hmac.digest(secret, text, "sha256").hex()
+    for name, one in settings.retention.items():
+        shown[f"retention.{name}.days"] = one.days
+        shown[f"retention.{name}.worm"] = one.worm
+        shown[f"retention.{name}.erase_with_actor"] = one.erase_with_actor
+        shown[f"retention.{name}.basis"] = "hmac:" + hmac.digest(secret, one.basis.encode(), "sha256").hex()
     shown["engines"] = len(settings.engines)
     text = msgspec.json.encode(settings.engines, enc_hook=str)
     shown["engines.digest"] = "hmac:" + hmac.digest(secret, text, "sha256").hex()

@@ -61,6 +61,7 @@ def test_the_configuration_page_is_a_configuration_and_names_every_setting() -> 
     for section in ("server", "ledger", "logging"):
         for name in getattr(settings, section).__struct_fields__:
             assert name in shown[section], f"{section}.{name}"
+    assert set(shown["retention"]["standard"]) == set(settings.retention["standard"].__struct_fields__)
     named = set().union(*(engine.keys() for engine in shown["engines"]))
     assert named == set(settings.engines[0].__struct_fields__)
 
@@ -74,6 +75,7 @@ def test_defaults_in_the_configuration_page_are_the_defaults() -> None:
         defaults = msgspec.to_builtins(getattr(Settings(), section), enc_hook=str)
         for name, value in shown[section].items():
             assert value == (list(defaults[name]) if isinstance(defaults[name], tuple | list) else defaults[name]), name
+    assert shown["retention"] == msgspec.to_builtins(Settings().retention)
 
 
 def test_every_error_that_a_client_can_meet_is_in_the_api_page() -> None:

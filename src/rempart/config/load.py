@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from rempart import limits
-from rempart.config.settings import Engine, Settings
+from rempart.config.settings import Engine, Retention, Settings, standard_retention
 from rempart.errors import ConfigError
 
 _PREFIX = "REMPART_"
@@ -52,7 +52,10 @@ def load(options: Mapping[str, Any], environment: Mapping[str, str], config: Pat
         _put(tree, dotted, value)
         sources[dotted] = "option"
     settings = _convert(tree, sources)
+    classes = {**standard_retention(), **settings.retention}
+    settings = msgspec.structs.replace(settings, retention=classes)
     _check(settings)
+    _check_retention(settings)
     return Loaded(settings, sources)
 
 
@@ -74,6 +77,10 @@ def explain(loaded: Loaded) -> list[tuple[str, str, str]]:
         if isinstance(value, msgspec.Struct):
             for inner in value.__struct_fields__:
                 rows.append(_row(f"{name}.{inner}", getattr(value, inner), loaded))
+        elif name == "retention":
+            for class_, one in value.items():
+                for inner in one.__struct_fields__:
+                    rows.append(_row(f"retention.{class_}.{inner}", getattr(one, inner), loaded))
         elif name == "engines":
             for engine in value:
                 for inner in engine.__struct_fields__:
@@ -125,7 +132,12 @@ def _put(tree: dict[str, Any], dotted: str, value: Any) -> None:
 
 def _note(tree: Mapping[str, Any], sources: dict[str, str], source: str) -> None:
     for name, value in tree.items():
-        if isinstance(value, dict):
+        if name == "retention" and isinstance(value, dict):
+            for class_, one in value.items():
+                sources.update(
+                    {f"retention.{class_}.{inner}": source for inner in one} if isinstance(one, dict) else {}
+                )
+        elif isinstance(value, dict):
             sources.update({f"{name}.{inner}": source for inner in value})
         elif name == "engines" and isinstance(value, list):
             for engine in value:
@@ -200,8 +212,6 @@ def _check(settings: Settings) -> None:
             f"server.body_bytes_max is {server.body_bytes_max}: the ledger could not record such a request.",
             hint=f"At most {limits.segment_bytes // 3}.",
         )
-    if not _WORD.fullmatch(settings.ledger.retention):
-        raise ConfigError("ledger.retention must be a short word.", hint="Such as standard, or medical-6y.")
     names = [engine.name for engine in settings.engines]
     if not names or len(set(names)) != len(names):
         raise ConfigError("Engines need names of their own.", hint="Give each [[engines]] another name.")
@@ -217,6 +227,37 @@ def _check(settings: Settings) -> None:
             raise ConfigError(
                 f"engines.{engine.name}.url is {engine.url!r}.", hint="Give its address, such as https://10.0.0.7:8000."
             )
+
+
+def _check_retention(settings: Settings) -> None:
+    if settings.ledger.retention not in settings.retention:
+        raise ConfigError(
+            f"ledger.retention is {settings.ledger.retention!r}, and there is no such class.",
+            hint=f"Give a section [retention.<class>], or one of: {', '.join(sorted(settings.retention))}.",
+        )
+    if len(settings.retention) > limits.retention_classes_max:
+        raise ConfigError(
+            f"There are {len(settings.retention)} retention classes.", hint=f"At most {limits.retention_classes_max}."
+        )
+    for name, one in settings.retention.items():
+        _check_class(name, one)
+
+
+def _check_class(name: str, one: Retention) -> None:
+    if not _WORD.fullmatch(name):
+        raise ConfigError(f"The retention class {name!r} is no short word.", hint="Such as standard, or medical-6y.")
+    if not 1 <= one.days <= limits.retention_days_max:
+        raise ConfigError(
+            f"retention.{name}.days is {one.days}.", hint=f"Whole days, from 1 to {limits.retention_days_max}."
+        )
+    if not one.basis.strip() or len(one.basis) > limits.retention_basis_chars_max:
+        raise ConfigError(
+            f"retention.{name}.basis must name the ground.", hint="The clause, such as 45 CFR 164.316(b)(2)(i)."
+        )
+    if one.worm and one.erase_with_actor:
+        raise ConfigError(
+            f"retention.{name} cannot be both worm and erase_with_actor.", hint="Nothing in a worm class is erased."
+        )
 
 
 def _is_address(url: str) -> bool:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
 
 import msgspec
 
 from rempart import limits
+
+STANDARD: Final = "standard"
+"""The class that is always there."""
 
 
 class Server(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -39,8 +42,21 @@ class Ledger(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Name of the log, fixed when it begins; empty: one is made."""
     strict: bool = False
     """Hold each piece of a stream until it is synced (slower; a power cut then loses nothing that was read)."""
-    retention: str = "standard"
+    retention: str = STANDARD
     """Retention class of new exchanges."""
+
+
+class Retention(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One class, `[retention.<class>]`: how long its exchanges are kept, and on which ground."""
+
+    days: int
+    """Whole days that exchanges are kept after their own day (UTC)."""
+    basis: str
+    """The clause that asks for it, or allows it."""
+    worm: bool = False
+    """Refuse every erasure before the end."""
+    erase_with_actor: bool = False
+    """When the person who asked is erased, erase what was said too."""
 
 
 class Engine(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -74,6 +90,12 @@ class Logging(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     level: Literal["debug", "info", "warning", "error"] = "info"
 
 
+def standard_retention() -> dict[str, Retention]:
+    """What is there when nothing is said: a year, the most that the CNIL takes for usual in logs."""
+    basis = "GDPR art. 5(1)(e); CNIL deliberation 2021-122: logs are kept six months to one year"
+    return {STANDARD: Retention(days=365, basis=basis)}
+
+
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """rempart.toml."""
 
@@ -81,5 +103,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """The data directory."""
     server: Server = Server()
     ledger: Ledger = Ledger()
+    retention: dict[str, Retention] = msgspec.field(default_factory=standard_retention)
+    """By name of the class; `standard` is among them."""
     logging: Logging = Logging()
     engines: tuple[Engine, ...] = (Engine(name="embedded"),)

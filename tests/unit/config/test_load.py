@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from rempart.config.load import explain, is_loopback, load, with_model
-from rempart.config.settings import Engine, Settings
+from rempart.config.settings import Engine, Retention, Settings
 
 
 @pytest.fixture
@@ -82,8 +82,7 @@ def test_the_file_of_the_option_comes_before_that_of_the_environment(file: Path,
         ("REMPART_SERVER_ALLOWED_HOSTS", "a.example", "server", "allowed_hosts", ("a.example",)),
         ("REMPART_LEDGER_STRICT", "true", "ledger", "strict", True),
         ("REMPART_LEDGER_STRICT", "False", "ledger", "strict", False),
-        ("REMPART_LEDGER_RETENTION", "medical-6y", "ledger", "retention", "medical-6y"),
-        ("REMPART_LEDGER_RETENTION", "2026", "ledger", "retention", "2026"),
+        ("REMPART_LEDGER_RETENTION", "standard", "ledger", "retention", "standard"),
         ("REMPART_LEDGER_ORIGIN", "log.example/1", "ledger", "origin", "log.example/1"),
         ("REMPART_LOGGING_LEVEL", "debug", "logging", "level", "debug"),
     ],
@@ -92,6 +91,36 @@ def test_a_variable_sets_any_setting_of_a_section(
     variable: str, text: str, section: str, name: str, value: object
 ) -> None:
     assert getattr(getattr(load({}, {variable: text}).settings, section), name) == value
+
+
+MEDICAL = '[retention.medical-6y]\ndays = 2192\nbasis = "45 CFR 164.316(b)(2)(i)"\nworm = true\n'
+
+
+def test_a_class_of_the_file_can_be_chosen_by_a_variable(tmp_path: Path) -> None:
+    (tmp_path / "rempart.toml").write_text(MEDICAL + '[retention.2026]\ndays = 1\nbasis = "b"\n')
+    for name in ("medical-6y", "2026", "standard"):
+        loaded = load({"data": tmp_path}, {"REMPART_LEDGER_RETENTION": name})
+        assert loaded.settings.ledger.retention == name
+        assert set(loaded.settings.retention) == {"standard", "medical-6y", "2026"}
+
+
+def test_retention_classes_are_read_and_explained(tmp_path: Path) -> None:
+    file = tmp_path / "rempart.toml"
+    file.write_text(MEDICAL)
+    loaded = load({}, {}, file)
+    assert loaded.settings.retention["medical-6y"] == Retention(days=2192, basis="45 CFR 164.316(b)(2)(i)", worm=True)
+    rows = {name: (value, where) for name, value, where in explain(loaded)}
+    assert rows["retention.medical-6y.days"] == ("2192", str(file))
+    assert rows["retention.medical-6y.worm"] == ("true", str(file))
+    assert rows["retention.medical-6y.erase_with_actor"] == ("false", "default")
+    assert rows["retention.standard.days"] == ("365", "default")
+
+
+def test_the_standard_class_can_be_another(tmp_path: Path) -> None:
+    file = tmp_path / "rempart.toml"
+    file.write_text('[retention.standard]\ndays = 30\nbasis = "house rule 7"\n')
+    loaded = load({}, {}, file)
+    assert loaded.settings.retention == {"standard": Retention(days=30, basis="house rule 7")}
 
 
 def test_variables_of_others_are_not_looked_at() -> None:

@@ -148,9 +148,45 @@ def test_a_body_that_the_ledger_could_not_record_is_refused(tmp_path: Path) -> N
     assert str(most) in refused(tmp_path, f"[server]\nbody_bytes_max = {most + 1}").hint
 
 
-@pytest.mark.parametrize("word", ["", "Standard", "two words", "-x", "x" * 33, "a/b", "a\\nb"])
-def test_a_retention_that_is_no_short_word_is_refused(tmp_path: Path, word: str) -> None:
-    assert "ledger.retention" in refused(tmp_path, f'[ledger]\nretention = "{word}"').message
+@pytest.mark.parametrize("word", ["", "Standard", "medical-6y", "a/b"])
+def test_a_retention_class_that_is_not_there_is_refused(tmp_path: Path, word: str) -> None:
+    error = refused(tmp_path, f'[ledger]\nretention = "{word}"')
+    assert "ledger.retention" in error.message
+    assert "standard" in error.hint
+
+
+@pytest.mark.parametrize("word", ["Standard", "two words", "-x", "x" * 33, "a/b", "a\\nb", ""])
+def test_a_class_whose_name_is_no_short_word_is_refused(tmp_path: Path, word: str) -> None:
+    assert "short word" in refused(tmp_path, f'[retention."{word}"]\ndays = 1\nbasis = "b"').message
+
+
+@pytest.mark.parametrize(
+    ("lines", "named"),
+    [
+        ("days = 0\nbasis = 'b'", "retention.x.days"),
+        ("days = -1\nbasis = 'b'", "retention.x.days"),
+        (f"days = {limits.retention_days_max + 1}\nbasis = 'b'", "retention.x.days"),
+        ("days = 1\nbasis = ' '", "retention.x.basis"),
+        (f"days = 1\nbasis = '{'b' * (limits.retention_basis_chars_max + 1)}'", "retention.x.basis"),
+        ("days = 1\nbasis = 'b'\nworm = true\nerase_with_actor = true", "both worm"),
+        ("days = 1", "`basis`"),
+        ("basis = 'b'", "`days`"),
+        ("days = 1.5\nbasis = 'b'", "days"),
+        ("days = 1\nbasis = 'b'\nwrom = true", "wrom"),
+    ],
+)
+def test_a_class_that_cannot_be_kept_is_refused(tmp_path: Path, lines: str, named: str) -> None:
+    assert named in refused(tmp_path, f"[retention.x]\n{lines}").message
+
+
+def test_more_classes_than_anyone_needs_are_refused(tmp_path: Path) -> None:
+    text = "".join(f"[retention.c{n}]\ndays = 1\nbasis = 'b'\n" for n in range(limits.retention_classes_max))
+    assert "classes" in refused(tmp_path, text).message
+
+
+def test_retention_that_is_no_table_of_tables_is_refused(tmp_path: Path) -> None:
+    for text in ("retention = 1", "[retention]\ndays = 1", "[[retention]]\ndays = 1"):
+        assert "retention" in refused(tmp_path, text).message
 
 
 def test_engines_need_names_of_their_own(tmp_path: Path) -> None:
@@ -171,7 +207,9 @@ def test_an_engine_far_away_needs_its_address(tmp_path: Path, url: str) -> None:
     assert "engines.far.url" in refused(tmp_path, text).message
 
 
-_names = st.sampled_from(["data", "engines", "server.port", "server.certificate", "server.host", "ledger.strict"])
+_names = st.sampled_from(
+    ["data", "retention", "retention.x", "engines", "server.port", "server.certificate", "server.host", "ledger.strict"]
+)
 _values = st.one_of(
     st.none(), st.booleans(), st.integers(), st.floats(), st.text(), st.binary(), st.lists(st.integers()), st.just({})
 )

@@ -7,7 +7,8 @@ siblings along its path, from which every other leaf can still be had, and that 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Sequence
 from hashlib import sha256
 from typing import Final
 
@@ -30,10 +31,12 @@ class Node(msgspec.Struct, frozen=True):
 class KeyTree:
     """Leaves of one seed, fast when asked for in order."""
 
-    __slots__ = ("_nodes", "_path", "_path_leaf")
+    __slots__ = ("_begins", "_nodes", "_path", "_path_leaf", "_sorted")
 
     def __init__(self, nodes: Sequence[Node]) -> None:
         self._nodes = tuple(nodes)
+        self._sorted = sorted(self._nodes, key=_begin)
+        self._begins = [_begin(node) for node in self._sorted]
         self._path: list[bytes] = []
         self._path_leaf = -1
 
@@ -46,11 +49,12 @@ class KeyTree:
         _check(number)
         if len(self._nodes) == 1 and not self._nodes[0].prefix:
             return self._along(number)
+        place = bisect_right(self._begins, number) - 1
         bits = f"{number:0{DEPTH}b}"
-        for node in self._nodes:
-            if bits.startswith(node.prefix):
-                return _descend(node.key, bits[len(node.prefix) :])
-        raise KeystoreError(f"The record key {number} was erased.")
+        if place < 0 or not bits.startswith(self._sorted[place].prefix):
+            raise KeystoreError(f"The record key {number} was erased.")
+        node = self._sorted[place]
+        return _descend(node.key, bits[len(node.prefix) :])
 
     def _along(self, number: int) -> bytes:
         """Keeps the path to the last leaf: its neighbour shares nearly all of it."""
@@ -64,13 +68,20 @@ class KeyTree:
 
     def without(self, number: int) -> KeyTree:
         """The tree from which that leaf cannot be had any more; itself when it is gone already."""
-        _check(number)
-        bits = f"{number:0{DEPTH}b}"
-        for place, node in enumerate(self._nodes):
-            if bits.startswith(node.prefix):
-                kept = _co_path(node, bits)
-                return KeyTree([*self._nodes[:place], *kept, *self._nodes[place + 1 :]])
-        return self
+        return self.without_all((number,))
+
+    def without_all(self, numbers: Iterable[int]) -> KeyTree:
+        """The same for many leaves at once, in one walk: at most 20 hashes and 19 nodes for each of them.
+
+        Nodes are as few as can be: a subtree that keeps all its leaves is one of them, one that keeps none is none.
+        """
+        erased = sorted(set(numbers))
+        for number in erased:
+            _check(number)
+        kept: list[Node] = []
+        for node in self._nodes:
+            kept += _keep(node, erased)
+        return self if len(kept) == len(self._nodes) and kept == list(self._nodes) else KeyTree(kept)
 
 
 def _check(number: int) -> None:
@@ -84,11 +95,24 @@ def _descend(key: bytes, bits: str) -> bytes:
     return key
 
 
-def _co_path(node: Node, bits: str) -> list[Node]:
+def _begin(node: Node) -> int:
+    """Its first leaf."""
+    return int(node.prefix.ljust(DEPTH, "0"), 2)
+
+
+def _keep(top: Node, erased: Sequence[int]) -> list[Node]:
+    """What remains of a subtree, its largest parts first; `erased` is sorted."""
     kept: list[Node] = []
-    key = node.key
-    for depth in range(len(node.prefix), DEPTH):
-        other = "1" if bits[depth] == "0" else "0"
-        kept.append(Node(bits[:depth] + other, _descend(key, other)))
-        key = _descend(key, bits[depth])
-    return kept
+    ahead = [(top, _begin(top), 0, len(erased))]
+    while ahead:
+        node, begin, low, high = ahead.pop()
+        size = 1 << DEPTH - len(node.prefix)
+        low, high = bisect_left(erased, begin, low, high), bisect_left(erased, begin + size, low, high)
+        if low == high:
+            kept.append(node)
+        elif high - low < size:
+            half = begin + size // 2
+            left = Node(node.prefix + "0", _descend(node.key, "0"))
+            right = Node(node.prefix + "1", _descend(node.key, "1"))
+            ahead += [(right, half, low, high), (left, begin, low, high)]
+    return sorted(kept, key=lambda node: len(node.prefix))

@@ -1,132 +1,173 @@
-"""`Keystore`: the keys of this site, sealed at rest (ADR 0001, "Keys").
+"""`Keystore`: the keys of this site, sealed at rest, and how some of them are destroyed (ADR 0001, ADR 0003).
 
-`<data>/keys/root.key` seals 256 shard keys, which seal the rows of `keystore.db`. SQLite through one connection, with
-its rollback journal and FULL syncs: what `put` returned from is durable. Owner-only modes are checked when it opens.
-Not safe for use by several threads at once; the journal gives it a thread of its own.
+The root in `<data>/keys/root.key` seals 256 shard keys, which seal the rows; rows are in `keystore.db`, or wherever an
+adapter of `Rows` keeps them. What `put` and `destroy` returned from is durable. Owner-only modes are checked when it
+opens. Not safe for use by several threads at once; the journal gives it a thread of its own.
 """
 
 from __future__ import annotations
 
 import hmac
-import os
 import secrets
-import sqlite3
-import stat
-from collections.abc import Mapping
-from hashlib import sha256
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
-from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from rempart.errors import KeystoreError
-from rempart.ledger.store.files import make_directory, replace_durably
+from rempart.errors import KeystoreChanged, KeystoreError
+from rempart.ledger.keys.epoch import Opened, Wanted, begin, change, seal, settle, unseal
+from rempart.ledger.keys.rootfile import RootFile, check_private
+from rempart.ledger.keys.rows import Name, Row, Rows, full_name, shard_of
+from rempart.ledger.keys.sealing import KEY_BYTES, FileSealing, Sealings
+from rempart.ledger.keys.sqlite_rows import SqliteRows
 
-KEY_BYTES: Final = 32
-_NONCE_BYTES: Final = 12
-_SHARDS: Final = 256
-_SCHEMA: Final = """
-CREATE TABLE IF NOT EXISTS shards (number INTEGER PRIMARY KEY, sealed BLOB NOT NULL);
-CREATE TABLE IF NOT EXISTS rows (kind TEXT NOT NULL, id TEXT NOT NULL, sealed BLOB NOT NULL, PRIMARY KEY (kind, id))
-    WITHOUT ROWID;
-"""
+__all__ = ["KEY_BYTES", "Keystore"]
+
+_DATABASE: Final = "keystore.db"
+_TRIES: Final = 3
 
 
 class Keystore:
     """Rows by kind and id."""
 
-    def __init__(self, root: AESGCM, database: sqlite3.Connection) -> None:
-        self._database = database
-        self._shards = [
-            AESGCM(_open(root, b"shard/%d" % number, sealed))
-            for number, sealed in database.execute("SELECT number, sealed FROM shards ORDER BY number")
-        ]
-        if len(self._shards) != _SHARDS:
-            raise KeystoreError("The keystore is not whole.", hint="Restore keys/ from its backup.")
+    def __init__(self, files: RootFile, rows: Rows, sealings: Sealings) -> None:
+        """Raises `KeystoreError`. See `create` and `open`."""
+        self._files = files
+        self._rows = rows
+        self._sealings = sealings
+        self._opened: Opened | None = None
+        self._load()
 
     @classmethod
-    def create(cls, directory: Path) -> Keystore:
-        """A new keystore. Raises `KeystoreError` when there is one already."""
-        make_directory(directory)
-        root_path = directory / "root.key"
-        if root_path.exists():
+    def create(cls, directory: Path, rows: Rows | None = None, sealings: Sealings | None = None) -> Keystore:
+        """A new keystore; one whose making a crash cut off is finished. Raises `KeystoreError` when there is one."""
+        files, sealings = RootFile(directory), sealings or Sealings(FileSealing())
+        files.make()
+        if files.path.exists():
             raise KeystoreError(f"There is a keystore in {directory} already.")
-        root_key = secrets.token_bytes(KEY_BYTES)
-        root = AESGCM(root_key)
-        database = _connect(directory)
-        with database:
-            for number in range(_SHARDS):
-                sealed = _seal(root, b"shard/%d" % number, secrets.token_bytes(KEY_BYTES))
-                database.execute("INSERT OR REPLACE INTO shards VALUES (?, ?)", (number, sealed))
-        replace_durably({root_path: root_key})  # last: a keystore exists once its root does
-        return cls(root, database)
+        rows = rows or SqliteRows(directory / _DATABASE)
+        try:
+            with files.locked():
+                begin(files, rows, sealings)
+            return cls(files, rows, sealings)
+        except BaseException:
+            rows.close()
+            raise
 
     @classmethod
-    def open(cls, directory: Path) -> Keystore:
-        """Raises `KeystoreError` when it is missing, damaged, or others may read it."""
-        for path in (directory, directory / "root.key", directory / "keystore.db"):
-            _check_private(path)
-        root_key = (directory / "root.key").read_bytes()
-        if len(root_key) != KEY_BYTES:
-            raise KeystoreError("root.key is damaged.", hint="Restore keys/ from its backup.")
+    def open(cls, directory: Path, rows: Rows | None = None, sealings: Sealings | None = None) -> Keystore:
+        """Raises `KeystoreError` when it is missing, damaged, or others may read it.
+
+        Without `rows` they are in the directory; without `sealings` the root is a file as it is.
+        """
+        check_private(directory)
+        if rows is None:
+            check_private(directory / _DATABASE)
+            rows = SqliteRows(directory / _DATABASE)
         try:
-            return cls(AESGCM(root_key), _connect(directory))
-        except sqlite3.DatabaseError as error:
-            raise KeystoreError(f"keystore.db is damaged: {error}.", hint="Restore keys/ from its backup.") from error
+            return cls(RootFile(directory), rows, sealings or Sealings(FileSealing()))
+        except BaseException:
+            rows.close()
+            raise
 
     def close(self) -> None:
-        self._database.close()
+        self._rows.close()
+
+    @property
+    def epoch(self) -> int:
+        """How often keys were destroyed."""
+        return self._keys().epoch
 
     def get(self, kind: str, id_: str) -> bytes | None:
         """Raises `KeystoreError` when the row does not open."""
-        try:
-            found = self._database.execute("SELECT sealed FROM rows WHERE kind = ? AND id = ?", (kind, id_))
-            row = found.fetchone()
-        except sqlite3.Error as error:
-            raise KeystoreError(f"A key cannot be read: {error}.", hint="Restore keys/ from its backup.") from error
-        return None if row is None else _open(self._shard(kind, id_), _name(kind, id_), row[0])
+        for _ in range(_TRIES):
+            opened = self._keys()
+            sealed = self._rows.get(kind, id_)
+            if sealed is None:
+                return None
+            try:
+                return _open_row(opened, Row(kind, id_, sealed))
+            except KeystoreError:
+                if not self._was_changed(opened):
+                    raise
+        raise KeystoreChanged("Keys are being destroyed faster than they can be read.", hint="Try again.")
 
-    def put(self, rows: Mapping[tuple[str, str], bytes]) -> None:
-        """Add or replace, all or none, durably. Raises `KeystoreError` when the disk does not take them."""
-        try:
-            with self._database:
-                for (kind, id_), value in rows.items():
-                    sealed = _seal(self._shard(kind, id_), _name(kind, id_), value)
-                    self._database.execute("INSERT OR REPLACE INTO rows VALUES (?, ?, ?)", (kind, id_, sealed))
-        except sqlite3.Error as error:
-            raise KeystoreError(f"A key cannot be written: {error}.", hint="Look at the disk of keys/.") from error
+    def scan(self, kind: str, prefix: str = "") -> Iterator[tuple[str, bytes]]:
+        """(id, value) of a kind's rows whose id begins with `prefix`, by id. Raises `KeystoreError`."""
+        for row in self._rows.scan(kind, prefix):
+            try:
+                value: bytes | None = _open_row(self._keys(), row)
+            except KeystoreError:
+                value = self.get(row.kind, row.id)
+            if value is not None:
+                yield row.id, value
+
+    def ids(self, kind: str, prefix: str = "") -> Iterator[str]:
+        """Ids alone: nothing is opened."""
+        return (row.id for row in self._rows.scan(kind, prefix))
+
+    def put(self, rows: Mapping[tuple[str, str], bytes], *, fresh: bool = False) -> bool:
+        """Add or replace, all or none, durably. Raises `KeystoreError` when the disk does not take them.
+
+        `fresh`: False, and nothing written, when one of them exists.
+        """
+        for _ in range(_TRIES):
+            opened = self._keys()
+            try:
+                return self._rows.put(_sealed(opened.keys, rows), epoch=opened.epoch, fresh=fresh)
+            except KeystoreChanged:
+                self._load()
+        raise KeystoreChanged("Keys are being destroyed faster than they can be written.", hint="Try again.")
+
+    def destroy(
+        self,
+        delete: Collection[tuple[str, str]],
+        replace: Mapping[tuple[str, str], bytes] | None = None,
+        *,
+        drop: Collection[tuple[str, str]] = (),
+    ) -> int:
+        """Delete rows and replace others, so that no copy of the database holds their old values under the new root.
+
+        `drop`: rows deleted with them that open only under a row of `delete`: their shards need no new keys. Returns
+        the epoch that holds then. Raises `KeystoreError`; then nothing was destroyed, or, when the database does not
+        answer, this is told by the next call that it answers.
+        """
+        return self._change(Wanted(delete=frozenset(delete), replace=replace or {}, drop=frozenset(drop)))
+
+    def reseal(self, sealings: Sealings) -> int:
+        """From now on the root is kept that way, and it is a new one: copies of the old open no later database."""
+        self._sealings = Sealings(*sealings.known, *self._sealings.known)
+        return self._change(Wanted())
 
     def one(self, name: str) -> bytes:
         """The key of that name; a random one is made at its first use."""
-        found = self.get("one", name)
-        if found is None:
-            found = secrets.token_bytes(KEY_BYTES)
-            self.put({("one", name): found})
-        return found
+        return self._made("one", name)
 
     def bucket(self, retention: str, day: str) -> bytes:
         """The key of one retention class and day."""
-        id_ = f"{retention}/{day}"
-        found = self.get("bucket", id_)
-        if found is None:
-            found = secrets.token_bytes(KEY_BYTES)
-            self.put({("bucket", id_): found})
-        return found
+        return self._made("bucket", f"{retention}/{day}")
 
     def pseudonym(self, prefix: str, identity: str) -> tuple[str, bytes]:
         """The pseudonym of an identity and its key; both are made when it is first seen.
 
-        `prefix`: `a` for actors, `s` for subjects. The identity itself stands in the sealed row alone.
+        `prefix`: `a` for actors, `s` for subjects. The identity itself stands in the sealed row alone. Of two
+        processes that see one identity first at once, both get the pseudonym that was durable first.
         """
-        mac = hmac.digest(self.one("lookup"), f"{prefix}/{identity}".encode(), "sha256").hex()
-        known = self.get("lookup", mac)
-        if known is not None:
-            name = known.decode()
-            return name, self.subject_key(name)
-        name, key = f"{prefix}_{secrets.token_hex(16)}", secrets.token_bytes(KEY_BYTES)
-        self.put({("lookup", mac): name.encode(), ("subject", name): key + identity.encode()})
-        return name, key
+        lookup = self.lookup(prefix, identity)
+        for _ in range(_TRIES):
+            known = self.get(*lookup)
+            if known is not None:
+                name = known.decode()
+                return name, self.subject_key(name)
+            name, key = f"{prefix}_{secrets.token_hex(16)}", secrets.token_bytes(KEY_BYTES)
+            if self.put({lookup: name.encode(), Name("subject", name): key + identity.encode()}, fresh=True):
+                return name, key
+        raise KeystoreChanged("A pseudonym is made and destroyed again and again.", hint="Try again.")
+
+    def lookup(self, prefix: str, identity: str) -> Name:
+        """The name of the row that leads from an identity to its pseudonym: a keyed hash."""
+        return Name("lookup", hmac.digest(self.one("lookup"), f"{prefix}/{identity}".encode(), "sha256").hex())
 
     def subject_key(self, pseudonym: str) -> bytes:
         """Raises `KeystoreError` when that person was erased."""
@@ -142,47 +183,45 @@ class Keystore:
             raise KeystoreError(f"{pseudonym} names no one any more.")
         return row[KEY_BYTES:].decode()
 
-    def _shard(self, kind: str, id_: str) -> AESGCM:
-        return self._shards[sha256(_name(kind, id_)).digest()[0]]
+    def _made(self, kind: str, id_: str) -> bytes:
+        for _ in range(_TRIES):
+            found = self.get(kind, id_)
+            if found is not None:
+                return found
+            key = secrets.token_bytes(KEY_BYTES)
+            if self.put({(kind, id_): key}, fresh=True):
+                return key
+        raise KeystoreChanged("A key is made and destroyed again and again.", hint="Try again.")
+
+    def _change(self, wanted: Wanted) -> int:
+        with self._files.locked():
+            before = self._settle()
+            self._opened = None  # until it is known what became of it
+            self._opened = change(self._files, self._rows, self._sealings, before, wanted)
+            return self._opened.epoch
+
+    def _keys(self) -> Opened:
+        return self._opened or self._load()
+
+    def _load(self) -> Opened:
+        with self._files.locked():
+            return self._settle()
+
+    def _settle(self) -> Opened:
+        self._opened = settle(self._files, self._rows, self._sealings)
+        return self._opened
+
+    def _was_changed(self, opened: Opened) -> bool:
+        return self._load().epoch != opened.epoch
 
 
-def _name(kind: str, id_: str) -> bytes:
-    return f"{kind}/{id_}".encode()
+def _sealed(keys: tuple[bytes, ...], rows: Mapping[tuple[str, str], bytes]) -> dict[tuple[str, str], bytes]:
+    return {
+        (kind, id_): seal(AESGCM(keys[shard_of(kind, id_)]), full_name(kind, id_), value)
+        for (kind, id_), value in rows.items()
+    }
 
 
-def _seal(key: AESGCM, name: bytes, value: bytes) -> bytes:
-    nonce = secrets.token_bytes(_NONCE_BYTES)
-    return nonce + key.encrypt(nonce, value, name)
-
-
-def _open(key: AESGCM, name: bytes, sealed: bytes) -> bytes:
-    try:
-        return key.decrypt(sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:], name)
-    except (InvalidTag, ValueError) as error:
-        raise KeystoreError(
-            "A key does not open under root.key.", hint="root.key and keystore.db belong together: restore both."
-        ) from error
-
-
-def _connect(directory: Path) -> sqlite3.Connection:
-    path = directory / "keystore.db"
-    os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
-    database = sqlite3.connect(path, check_same_thread=False)
-    database.execute("PRAGMA journal_mode = DELETE")
-    database.execute("PRAGMA synchronous = EXTRA")
-    database.execute("PRAGMA secure_delete = ON")
-    database.executescript(_SCHEMA)
-    return database
-
-
-def _check_private(path: Path) -> None:
-    try:
-        status = path.stat()
-    except OSError as error:
-        raise KeystoreError(
-            f"{path} cannot be read: {error.strerror}.", hint="Restore keys/ from its backup."
-        ) from error
-    if status.st_uid != os.geteuid():
-        raise KeystoreError(f"{path} belongs to another user.", hint="Run rempart as the owner of the data directory.")
-    if stat.S_IMODE(status.st_mode) & 0o077:
-        raise KeystoreError(f"{path} can be read by others.", hint=f"Run: chmod go-rwx {path}")
+def _open_row(opened: Opened, row: Row) -> bytes:
+    name = full_name(row.kind, row.id)
+    return unseal(AESGCM(opened.keys[shard_of(row.kind, row.id)]), name, row.sealed)

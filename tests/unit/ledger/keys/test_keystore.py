@@ -86,14 +86,23 @@ def test_a_keystore_is_not_made_twice(keystore: Keystore, tmp_path: Path) -> Non
 
 
 def test_one_whose_making_was_cut_off_is_made_again(keystore: Keystore, tmp_path: Path) -> None:
+    """The first release wrote the shards, and then the root."""
     keystore.close()
     (tmp_path / "keys" / "root.key").unlink()
+    change(tmp_path / "keys", "DELETE FROM rows")
     again = Keystore.create(tmp_path / "keys")
     again.put({("kind", "id"): SECRET})
     again.close()
     opened = Keystore.open(tmp_path / "keys")
     assert opened.get("kind", "id") == SECRET
     opened.close()
+
+
+def test_keys_whose_root_is_missing_are_not_replaced(keystore: Keystore, tmp_path: Path) -> None:
+    keystore.close()
+    (tmp_path / "keys" / "root.key").unlink()
+    with pytest.raises(KeystoreError, match=r"holds keys, but .*root\.key is missing"):
+        Keystore.create(tmp_path / "keys")
 
 
 @pytest.mark.parametrize("root", [b"", bytes(31), bytes(33), bytes(32)])
@@ -161,7 +170,7 @@ def test_the_same_value_is_never_sealed_alike(keystore: Keystore, tmp_path: Path
         keystore.put({("kind", id_): SECRET})
     keystore.close()
     database = sqlite3.connect(tmp_path / "keys" / "keystore.db")
-    sealed = [row[0] for row in database.execute("SELECT sealed FROM rows")]
+    sealed = [row[0] for row in database.execute("SELECT sealed FROM rows WHERE kind = 'kind'")]
     database.close()
     assert len(set(sealed)) == len(sealed) == 2
 
@@ -171,7 +180,7 @@ def test_a_row_moved_to_another_name_does_not_open(keystore: Keystore, tmp_path:
     other = next(id_ for id_ in map(str, range(1, 10_000)) if shard("kind", id_) == shard("kind", mine))
     keystore.put({("kind", mine): SECRET})
     keystore.close()
-    change(tmp_path / "keys", "INSERT INTO rows SELECT kind, ?, sealed FROM rows", other)
+    change(tmp_path / "keys", "INSERT INTO rows SELECT kind, ?, sealed, shard FROM rows WHERE kind = 'kind'", other)
     opened = Keystore.open(tmp_path / "keys")
     assert opened.get("kind", mine) == SECRET
     with pytest.raises(KeystoreError, match="does not open"):
@@ -182,7 +191,7 @@ def test_a_row_moved_to_another_name_does_not_open(keystore: Keystore, tmp_path:
 @pytest.mark.parametrize("sealed", [b"", bytes(11), bytes(12), bytes(100)])
 def test_a_damaged_row_does_not_open(keystore: Keystore, tmp_path: Path, sealed: bytes) -> None:
     keystore.put({("kind", "id"): SECRET})
-    change(tmp_path / "keys", "UPDATE rows SET sealed = ?", sealed)
+    change(tmp_path / "keys", "UPDATE rows SET sealed = ? WHERE kind = 'kind'", sealed)
     with pytest.raises(KeystoreError, match="does not open"):
         keystore.get("kind", "id")
 
