@@ -39,6 +39,11 @@ reserve_bytes_per_exchange: Final = 8 * 1024
 seed_leaves_bits: Final = 20
 subject_cache_max: Final = 10_000
 recent_exchanges_max: Final = 10_000
+clock_margin_s: Final = 5.0
+checkpoint_behind_s: Final = 60.0
+faults_told_max: Final = 1_000
+retire_s: Final = 300.0
+retire_retry_s: Final = 30.0
 
 # Engines.
 engine_ask_s: Final = 1.0

@@ -40,9 +40,8 @@ async def test_it_is_recovered_and_can_be_read(golden: Path, tmp_path: Path) -> 
     assert report.open == 0
     assert report.outcomes["lost"] == 1
     keystore = open_keystore(data)
-    segments = data / "ledger" / "segments"
-    exchanges = {fields["exchange"] for _, fields in newest_first(segments) if "exchange" in fields}
+    exchanges = {fields["exchange"] for _, fields in newest_first(data / "ledger") if "exchange" in fields}
     for exchange in sorted(exchanges)[-8:]:
-        for found in find(segments, exchange, keystore):
+        for found in find(data / "ledger", exchange, keystore):
             assert not found.unreadable
             assert found.body is not None

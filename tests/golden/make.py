@@ -13,7 +13,7 @@ from pathlib import Path
 import aiohttp
 
 from rempart.bench.running import Running, rempart, start
-from rempart.ledger.writing.recover import read_segment
+from rempart.ledger.store.segments import read_segment
 from rempart.testing.scripted import ScriptedServer
 
 

@@ -3,7 +3,7 @@
 A commit starts as soon as the previous sync has ended: entries that wait are written together, one fdatasync covers
 them, then each is acknowledged. The sync runs in a thread of its own, unless one exchange is all there is; everything
 else on the event loop. Tiles and checkpoint follow within a second, in a second thread; the next segment is made in a
-third.
+third; a fourth waits for what takes old segments apart.
 
 Durability contract: an entry's future resolves only after the fdatasync that covers it returned. After a failed write
 or sync nothing is retried and nothing more is acknowledged (`failure`); a restart recovers from what is on disk.
@@ -31,6 +31,8 @@ from rempart.ledger.log.merkle import leaf_hash
 from rempart.ledger.store import frames
 from rempart.ledger.store.segments import Segment, make_spare
 from rempart.ledger.writing.draft import LogState, Receipt
+from rempart.ledger.writing.retire import Closed
+from rempart.ledger.writing.retirement import Retirement, TakeApart, retire_in_child
 
 _log = logging.getLogger("rempart.ledger")
 _json = msgspec.json.Encoder()
@@ -59,6 +61,8 @@ class Opened(msgspec.Struct, frozen=True, kw_only=True):
     next_index: int
     open: list[OpenExchange]
     integrator: Integrator
+    closed: list[Closed]
+    """Segments before the one that grows, ascending."""
 
 
 class _Waiting(NamedTuple):
@@ -77,7 +81,7 @@ class _Piece(NamedTuple):
 class Sequencer:
     """The in-process form. Construct it inside the running loop, then `start`; `close` ends it."""
 
-    def __init__(self, opened: Opened, *, strict: bool) -> None:
+    def __init__(self, opened: Opened, *, strict: bool, take_apart: TakeApart = retire_in_child) -> None:
         self._directory = opened.directory
         self._origin = opened.origin
         self._origin_hash = opened.origin_hash
@@ -85,11 +89,13 @@ class Sequencer:
         self._next = opened.next_index
         self._open = {one.exchange: one for one in opened.open}
         self._integrator = opened.integrator
+        self._retirement = Retirement(opened.directory.parent, opened.origin_hash, opened.closed, take_apart)
         self._strict = strict
         self._loop = asyncio.get_running_loop()
         self._sync_thread = ThreadPoolExecutor(1, "ledger-sync")
         self._back_thread = ThreadPoolExecutor(1, "ledger-integrate")
         self._spare_thread = ThreadPoolExecutor(1, "ledger-spare")
+        self._retire_thread = ThreadPoolExecutor(1, "ledger-retire")
         self._waiting: deque[_Waiting] = deque()
         self._pieces: deque[_Piece] = deque()
         """Pieces that found no room in this segment, in order."""
@@ -120,6 +126,7 @@ class Sequencer:
         self._background = [
             self._loop.create_task(self._integrate_always()),
             self._loop.create_task(self._keep_spare()),
+            self._loop.create_task(self._retire_always()),
         ]
 
     async def close(self) -> None:
@@ -139,6 +146,7 @@ class Sequencer:
         self._sync_thread.shutdown()
         self._back_thread.shutdown()
         self._spare_thread.shutdown()
+        self._retire_thread.shutdown()
         self._segment.close()
 
     def state(self) -> LogState:
@@ -376,6 +384,7 @@ class Sequencer:
             self._fail(f"The ledger cannot begin a segment: {getattr(error, 'strerror', None) or error}.")
             return
         self._syncs += 2
+        self._retirement.add(Closed(self._segment.number, self._next))
         self._segment.close()
         self._segment = done.result()
         self._spare_used.set()
@@ -412,6 +421,25 @@ class Sequencer:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(limits.integrate_s / 2):
                     await self._spare_used.wait()
+
+    async def _retire_always(self) -> None:
+        """One closed segment after the other, once nothing needs it any more."""
+        while not self._closing.is_set() and not self._failure:
+            size = self._integrator.head.size
+            oldest_open = min((one.segment for one in self._open.values()), default=self._segment.number)
+            due = self._retirement.due(size, oldest_open)
+            if due is not None:
+                await self._retire(due, size)
+                continue
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(limits.integrate_s / 2):
+                    await self._closing.wait()
+
+    async def _retire(self, due: Closed, size: int) -> None:
+        try:
+            await self._loop.run_in_executor(self._retire_thread, self._retirement.run, due, size)
+        except (OSError, RempartError) as error:
+            _log.error("Segment %d cannot be taken apart; it stays, and it is tried again: %s", due.number, error)
 
     async def _make_spare(self) -> None:
         try:
