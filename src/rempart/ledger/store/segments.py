@@ -79,7 +79,7 @@ def _fill(path: Path) -> None:
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     try:
         for offset in range(0, limits.segment_bytes, len(_CHUNK)):
-            write_all(descriptor, _CHUNK, offset)
+            write_all(descriptor, memoryview(_CHUNK)[: limits.segment_bytes - offset], offset)
             os.fdatasync(descriptor)  # little by little: others wait for this disk
         os.fsync(descriptor)
     finally:
