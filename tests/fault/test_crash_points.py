@@ -32,7 +32,7 @@ from rempart.ledger.writing.recover import origin_hash
 from rempart.ledger.writing.retire import Closed, retire
 from rempart.testing.small_ledger import SIGNER, SmallLedger, until
 
-POINTS = int(os.environ.get("REMPART_CRASH_POINTS", "750"))
+POINTS = int(os.environ.get("REMPART_CRASH_POINTS", "800"))
 HOW = ("not done", "half done", "done")
 CALLS = ("open", "pread", "pwrite", "fdatasync", "fsync", "rename", "unlink", "mkdir")
 ORIGIN = origin_hash(SIGNER.verifier.name)
