@@ -111,7 +111,7 @@ def _assemble(settings: Settings, journal: Journal, keystore: Keystore, router: 
     known = table.all()
     ring = KeyRing(pepper, known)
     now = time.time()
-    meter = Meter(int(now // _DAY_S), tokens_of_day(ledger_directory(settings.data) / "segments", now))
+    meter = Meter(int(now // _DAY_S), tokens_of_day(ledger_directory(settings.data), now))
     gateway = Gateway(
         Parts(
             journal=journal,

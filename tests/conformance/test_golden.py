@@ -7,6 +7,7 @@ import pytest
 
 from rempart.ledger.log.checkpoint import Verifier
 from rempart.ledger.reading.find import find, newest_first
+from rempart.ledger.reading.fsck import fsck
 from rempart.ledger.reading.verify import verify
 from rempart.ledger.writing.opening import open_keystore, open_ledger, read_vkey
 
@@ -29,6 +30,7 @@ def test_it_verifies_as_it_is(golden: Path) -> None:
     report = verify(golden / "ledger", Verifier.from_vkey(read_vkey(golden)))
     assert report.open == 1
     assert set(report.outcomes) >= {"ok", "failed", "refused", "cancelled"}
+    assert fsck(golden / "ledger", Verifier.from_vkey(read_vkey(golden))).faults == []
 
 
 @pytest.mark.parametrize("golden", GOLDEN, ids=lambda path: path.name)
@@ -40,9 +42,8 @@ async def test_it_is_recovered_and_can_be_read(golden: Path, tmp_path: Path) -> 
     assert report.open == 0
     assert report.outcomes["lost"] == 1
     keystore = open_keystore(data)
-    segments = data / "ledger" / "segments"
-    exchanges = {fields["exchange"] for _, fields in newest_first(segments) if "exchange" in fields}
+    exchanges = {fields["exchange"] for _, fields in newest_first(data / "ledger") if "exchange" in fields}
     for exchange in sorted(exchanges)[-8:]:
-        for found in find(segments, exchange, keystore):
+        for found in find(data / "ledger", exchange, keystore):
             assert not found.unreadable
             assert found.body is not None

@@ -109,8 +109,8 @@ async def _ask(http: aiohttp.ClientSession, stream: bool, seen: Seen) -> None:
 
 def _check_nothing_is_lost(data: Path, seen: Seen) -> None:
     outcomes = {
-        fields["exchange"]: (fields["outcome"], frame.number)
-        for frame, fields in newest_first(data / "ledger" / "segments")
+        fields["exchange"]: (fields["outcome"], index)
+        for index, fields in newest_first(data / "ledger")
         if fields["type"] == "response"
     }
     assert seen.whole, "the load must have got answers"

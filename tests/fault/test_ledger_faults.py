@@ -19,8 +19,10 @@ from rempart import limits
 from rempart.errors import LedgerUnavailable, RempartError
 from rempart.ledger.log.checkpoint import Verifier
 from rempart.ledger.log.merkle import leaf_hash
-from rempart.ledger.reading.find import find, newest_first
-from rempart.ledger.reading.verify import Report, verify
+from rempart.ledger.reading.entries import EntryReader
+from rempart.ledger.reading.examine import Examined
+from rempart.ledger.reading.find import find
+from rempart.ledger.reading.verify import verify
 from rempart.ledger.store import segments as segments_module
 from rempart.ledger.writing.journal import Journal
 from rempart.ledger.writing.opening import open_keystore, open_ledger, read_vkey
@@ -93,7 +95,7 @@ async def _until_it_fails(data: Path) -> dict[int, bytes]:
     return acknowledged
 
 
-def _verified(data: Path) -> Report:
+def _verified(data: Path) -> Examined:
     return verify(data / "ledger", Verifier.from_vkey(read_vkey(data)))
 
 
@@ -121,7 +123,7 @@ async def test_a_failed_write_loses_nothing_that_was_acknowledged(
 
 
 def _check_still_there(data: Path, acknowledged: dict[int, bytes]) -> None:
-    found = {frame.number: leaf_hash(frame.entry) for frame, _ in newest_first(data / "ledger" / "segments")}
+    found = {index: leaf_hash(entry) for index, entry in EntryReader(data / "ledger").newest_first()}
     assert {index: found[index] for index in acknowledged} == acknowledged
 
 
@@ -182,7 +184,7 @@ async def test_what_a_crash_cut_off_is_closed_as_lost_with_what_was_written(tmp_
     # No close: as after `kill -9`, what was written is in the page cache.
     again = await _open(data)
     await again.close()
-    entries = find(data / "ledger" / "segments", EXCHANGE, open_keystore(data))
+    entries = find(data / "ledger", EXCHANGE, open_keystore(data))
     assert entries[-1].entry["outcome"] == "lost"
     assert entries[-1].entry["request"] == entries[0].index
     assert entries[-1].body["response"]["choices"][0]["message"]["content"] == "Nothing is lost."

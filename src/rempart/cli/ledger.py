@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +14,12 @@ import msgspec
 
 from rempart.cli.options import common, settings_of, show
 from rempart.ledger.log.checkpoint import Verifier
+from rempart.ledger.reading.examine import Examined, Progress
 from rempart.ledger.reading.find import Found, find, last
-from rempart.ledger.reading.verify import Report
+from rempart.ledger.reading.fsck import Checked
+from rempart.ledger.reading.fsck import fsck as check_ledger
 from rempart.ledger.reading.verify import verify as verify_ledger
+from rempart.ledger.store.ownership import own
 from rempart.ledger.writing.opening import ledger_directory, open_keystore, read_vkey
 
 
@@ -25,8 +30,9 @@ def ledger() -> None:
 
 @ledger.command()
 @click.option("--vkey", help="Verifier key that you trust [the one in the data directory].")
+@click.option("--no-bodies", is_flag=True, help="Leave out the encrypted bodies: quicker.")
 @common
-def verify(vkey: str | None, data: Path | None, config_path: Path | None, as_json: bool) -> None:
+def verify(vkey: str | None, no_bodies: bool, data: Path | None, config_path: Path | None, as_json: bool) -> None:
     """Check the whole ledger: signature, tree, entries, bodies, and that every response has its request.
 
     Exits with 1 at the first thing that does not hold. Needs no secret, and works while a server runs.
@@ -34,30 +40,78 @@ def verify(vkey: str | None, data: Path | None, config_path: Path | None, as_jso
     directory = settings_of(data, config_path).settings.data
     verifier = Verifier.from_vkey(vkey or read_vkey(directory))
     began = time.perf_counter()
-    with click.progressbar(length=1, label="Verifying", file=sys.stderr, hidden=not sys.stderr.isatty()) as bar:
-
-        def progress(done: int, total: int) -> None:
-            bar.length = total
-            bar.update(done - bar.pos)
-
-        report = verify_ledger(ledger_directory(directory), verifier, progress)
+    with _progress("Verifying", not no_bodies) as progress:
+        examined = verify_ledger(ledger_directory(directory), verifier, progress)
     seconds = time.perf_counter() - began
     if as_json:
-        show({"holds": True, **msgspec.to_builtins(report), "seconds": round(seconds, 3)})
+        show({"holds": True, **msgspec.to_builtins(examined), "seconds": round(seconds, 3)})
         return
-    _tell(report, seconds)
+    _tell(examined, "The ledger holds", seconds)
 
 
-def _tell(report: Report, seconds: float) -> None:
+@ledger.command()
+@click.option("--vkey", help="Verifier key that you trust [the one in the data directory].")
+@click.option("--no-bodies", is_flag=True, help="Leave out the encrypted bodies: quicker.")
+@click.option("--repair", is_flag=True, help="Write anew what can be derived; refused while a server runs.")
+@common
+def fsck(
+    vkey: str | None, no_bodies: bool, repair: bool, data: Path | None, config_path: Path | None, as_json: bool
+) -> None:
+    """Name everything that is wrong with the ledger: what, where, which entries, and what to do.
+
+    Exits with 1 when anything is. --repair writes damaged or missing tiles and bundles anew, when the signed root
+    proves them; it never touches entries, bodies or the checkpoint.
+    """
+    directory = settings_of(data, config_path).settings.data
+    verifier = Verifier.from_vkey(vkey or read_vkey(directory))
+    began = time.perf_counter()
+    with contextlib.ExitStack() as stack:
+        if repair:
+            stack.enter_context(own(directory))
+        progress = stack.enter_context(_progress("Checking", not no_bodies))
+        checked = check_ledger(ledger_directory(directory), verifier, progress, repair=repair)
+    seconds = time.perf_counter() - began
+    if as_json:
+        show({"holds": checked.holds, **msgspec.to_builtins(checked), "seconds": round(seconds, 3)})
+    else:
+        _tell_checked(checked, seconds)
+    sys.exit(0 if checked.holds else 1)
+
+
+@contextlib.contextmanager
+def _progress(label: str, with_bodies: bool) -> Iterator[Progress]:
+    with click.progressbar(length=1, label=label, file=sys.stderr, hidden=not sys.stderr.isatty()) as bar:
+
+        def tell(done: int, total: int) -> None:
+            bar.length = max(total, 1)
+            bar.update(done - bar.pos)
+
+        yield Progress(with_bodies=with_bodies, tell=tell)
+
+
+def _tell_checked(checked: Checked, seconds: float) -> None:
+    for fault in checked.faults:
+        entries = "" if fault.first is None else f", entries {fault.first} to {fault.last}"
+        click.echo(f"{'FAULT' if fault.grave else 'note'}  {fault.kind}  {fault.where}{entries}")
+        click.echo(f"  {fault.what}\n  What to do: {fault.remedy}")
+    if checked.more:
+        click.echo(f"... and {checked.more:,} more.")
+    for name in checked.repaired:
+        click.echo(f"written anew  {name}")
+    _tell(checked.examined, "The ledger holds" if checked.holds else "The ledger does NOT hold", seconds)
+
+
+def _tell(report: Examined, verdict: str, seconds: float) -> None:
     entries = report.size + report.beyond
     rate = f", {entries / seconds:,.0f} a second" if seconds > 0.05 else ""
-    click.echo(f"The ledger holds: {entries:,} entries in {seconds:.2f} s{rate}.")
+    click.echo(f"{verdict}: {entries:,} entries in {seconds:.2f} s{rate}.")
     click.echo(f"  origin       {report.origin}")
     click.echo(f"  checkpoint   {report.size:,} entries, root {report.root}")
     click.echo(f"  beyond it    {report.beyond:,} entries, durable")
     click.echo(f"  exchanges    {report.requests:,} requests, {report.open:,} without a response yet")
     outcomes = ", ".join(f"{count:,} {name}" for name, count in report.outcomes.items()) or "none"
     click.echo(f"  responses    {outcomes}")
+    click.echo(f"  bodies       {report.bodies:,} checked, {report.expired:,} expired")
 
 
 @ledger.command()
@@ -80,7 +134,7 @@ def show_(what: str, sealed: bool, data: Path | None, config_path: Path | None, 
     directory = settings_of(data, config_path).settings.data
     read_vkey(directory)
     keystore = None if sealed else open_keystore(directory)
-    _print(find(ledger_directory(directory) / "segments", what, keystore), as_json)
+    _print(find(ledger_directory(directory), what, keystore), as_json)
 
 
 @ledger.command()
@@ -91,13 +145,13 @@ def tail(number: int, follow: bool, data: Path | None, config_path: Path | None,
     """Print the last entries, without what was said."""
     directory = settings_of(data, config_path).settings.data
     read_vkey(directory)
-    segments = ledger_directory(directory) / "segments"
-    found = last(segments, number)
+    place = ledger_directory(directory)
+    found = last(place, number)
     _print(found, as_json, lines=True)
     while follow:
         time.sleep(0.5)
         seen = found[-1].index if found else -1
-        more = last(segments, sys.maxsize, after=seen)
+        more = last(place, sys.maxsize, after=seen)
         _print(more, as_json, lines=True)
         found = more or found
 

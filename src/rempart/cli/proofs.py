@@ -65,7 +65,7 @@ def pack(
         indices |= set(range(asked["first"] or 0, min(last + 1, size)))
     disclosed: dict[int, Revealed] = {}
     if asked["with_bodies"]:
-        disclosed = find_revealed(ledger / "segments", indices, open_keystore(directory))
+        disclosed = find_revealed(ledger, sorted(indices), open_keystore(directory))
     report = write_pack(
         ledger / "log",
         indices,
@@ -82,4 +82,4 @@ def pack(
 
 
 def _indices(ledger: Path, what: Iterable[str]) -> Iterable[int]:
-    return [found.index for one in what for found in find(ledger / "segments", one, None)]
+    return [found.index for one in what for found in find(ledger, one, None)]

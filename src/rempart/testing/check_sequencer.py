@@ -8,10 +8,9 @@ from pathlib import Path
 
 from rempart.ledger.log.merkle import leaf_hash
 from rempart.ledger.store import frames
-from rempart.ledger.store.segments import numbers, segment_path
+from rempart.ledger.store.segments import numbers, read_segment, segment_path
 from rempart.ledger.writing.draft import Receipt
 from rempart.ledger.writing.journal import Sequencer
-from rempart.ledger.writing.recover import read_segment
 
 _EXCHANGE = bytes(range(16))
 

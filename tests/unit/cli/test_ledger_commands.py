@@ -11,6 +11,7 @@ import msgspec
 import pytest
 
 from rempart.cli.main import main
+from rempart.ledger.store.ownership import own
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -38,7 +39,9 @@ def made(run: Run, *arguments: str) -> dict[str, Any]:
     return found
 
 
-@pytest.mark.parametrize("arguments", [("verify",), ("key",), ("tail",), ("show", "0")])
+@pytest.mark.parametrize(
+    "arguments", [("verify",), ("fsck",), ("fsck", "--repair"), ("key",), ("tail",), ("show", "0")]
+)
 def test_without_a_ledger_nothing_is_verified_or_shown(run: Run, arguments: tuple[str, ...], tmp_path: Path) -> None:
     status, out, err = run("ledger", *arguments)
     assert (status, out) == (1, "")
@@ -129,6 +132,41 @@ def test_a_changed_byte_is_found(run: Run, tmp_path: Path) -> None:
     assert (status, out) == (1, "")
     assert err.startswith("Error: ")
     assert "What to do: " in err
+
+
+def test_fsck_names_what_is_wrong_and_exits_with_1(run: Run, tmp_path: Path) -> None:
+    made(run)
+    assert run("ledger", "fsck", "--no-bodies")[0] == 0
+    status, out, _ = run("ledger", "fsck", "--json")
+    assert (status, msgspec.json.decode(out)["faults"]) == (0, [])
+    tile = max((tmp_path / "data" / "ledger" / "log" / "tile" / "0" / "000.p").iterdir(), key=lambda one: int(one.name))
+    tile.unlink()
+    status, out, _ = run("ledger", "fsck")
+    assert status == 1
+    assert out.startswith(f"FAULT  tile  log/tile/0/000.p/{tile.name}, entries 0 to ")
+    assert "What to do: Run 'rempart ledger fsck --repair'" in out
+    assert "does NOT hold" in out
+
+
+def test_fsck_repairs_what_it_may_and_says_so(run: Run, tmp_path: Path) -> None:
+    made(run)
+    tile = max((tmp_path / "data" / "ledger" / "log" / "tile" / "0" / "000.p").iterdir(), key=lambda one: int(one.name))
+    before = tile.read_bytes()
+    tile.write_bytes(before[:-1] + bytes([before[-1] ^ 1]))
+    status, out, err = run("ledger", "fsck", "--repair")
+    assert status == 0, err
+    assert f"written anew  log/tile/0/000.p/{tile.name}" in out
+    assert tile.read_bytes() == before
+    assert run("ledger", "verify")[0] == 0
+
+
+def test_fsck_repairs_nothing_while_a_server_runs(run: Run, tmp_path: Path) -> None:
+    made(run)
+    with own(tmp_path / "data"):
+        status, out, err = run("ledger", "fsck", "--repair")
+        assert (status, out) == (3, "")
+        assert err.startswith("Error: Another process")
+        assert run("ledger", "fsck")[0] == 0
 
 
 @pytest.mark.parametrize("what", ["nonsense", "-1", "999999", "0" * 32, "", "1" * 5_000])

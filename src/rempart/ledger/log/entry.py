@@ -35,6 +35,8 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     outcome: str = ""
     body: str = ""
     body_bytes: int = 0
+    retention: str = msgspec.field(default="", name="class")
+    bucket: str = ""
 
 
 _facts = msgspec.json.Decoder(Facts)

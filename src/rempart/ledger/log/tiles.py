@@ -91,9 +91,20 @@ class Edge:
 
     def add(self, leaf: bytes) -> list[tuple[int, int, list[bytes]]]:
         """Append a leaf hash; the tiles that it makes full, as (level, number, 256 hashes)."""
-        full: list[tuple[int, int, list[bytes]]] = []
-        hash_, level = leaf, 0
         self.size += 1
+        return self._carry(leaf, 0)
+
+    def add_tile(self, leaves: list[bytes]) -> list[tuple[int, int, list[bytes]]]:
+        """Append 256 leaf hashes at once, where a tile begins."""
+        if len(leaves) != TILE_WIDTH or self.size % TILE_WIDTH:
+            raise ValueError(f"{TILE_WIDTH} leaves at a multiple of {TILE_WIDTH}, not {len(leaves)} at {self.size}")
+        self.size += TILE_WIDTH
+        if not self.rows:
+            self.rows.append([])
+        return [(0, self.size // TILE_WIDTH - 1, leaves), *self._carry(root_of(leaves), 1)]
+
+    def _carry(self, hash_: bytes, level: int) -> list[tuple[int, int, list[bytes]]]:
+        full: list[tuple[int, int, list[bytes]]] = []
         while True:
             if level == len(self.rows):
                 self.rows.append([])

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
@@ -13,11 +13,10 @@ from rempart.ledger.keys import body as bodies
 from rempart.ledger.keys.keystore import Keystore
 from rempart.ledger.keys.vault import recall
 from rempart.ledger.log import entry as entries
-from rempart.ledger.store import frames
-from rempart.ledger.store.segments import numbers, segment_path
-from rempart.ledger.writing.recover import read_segment
+from rempart.ledger.reading.entries import EntryReader, Placed
 
-_LABELS = {"request": bodies.REQUEST, "response": bodies.RESPONSE}
+_INDEX_DIGITS: Final = 20
+_LABELS: Final = {"request": bodies.REQUEST, "response": bodies.RESPONSE}
 
 
 class Found(msgspec.Struct, frozen=True, kw_only=True):
@@ -31,58 +30,72 @@ class Found(msgspec.Struct, frozen=True, kw_only=True):
     """Why the body cannot be read, when it cannot."""
 
 
-def find(segments: Path, wanted: str, keystore: Keystore | None) -> list[Found]:
-    """`wanted`: an exchange's id, or an entry's index. Without a keystore: without bodies. Raises `NotFound`."""
-    found = [
-        _found(frame, fields, keystore)
-        for frame, fields in newest_first(segments)
-        if (str(frame.number) == wanted if wanted.isdigit() and len(wanted) < 20 else fields.get("exchange") == wanted)
-    ]
-    if not found:
+def find(ledger: Path, wanted: str, keystore: Keystore | None) -> list[Found]:
+    """`ledger` is `<data>/ledger`; `wanted` an exchange's id, or an entry's index.
+
+    Without a keystore: without bodies. Raises `NotFound`.
+    """
+    reader = EntryReader(ledger)
+    placed: list[Placed] = []
+    if wanted.isdecimal() and len(wanted) < _INDEX_DIGITS:
+        if int(wanted) < reader.count:
+            placed = [(int(wanted), reader.read(int(wanted)))]
+    else:
+        placed = reader.of_exchange(wanted)
+    if not placed:
         raise NotFound(f"The ledger has no entry {wanted!r}.", hint="Give an entry's index, or an exchange's id.")
-    return sorted(found, key=lambda one: one.index)
+    return [_found(reader, index, entries.decode(entry), keystore) for index, entry in placed]
 
 
-def last(segments: Path, count: int, after: int = -1) -> list[Found]:
+def last(ledger: Path, count: int, after: int = -1) -> list[Found]:
     """The last entries, oldest first, at most `count`, none up to index `after`."""
     found: list[Found] = []
-    for frame, fields in newest_first(segments):
-        if len(found) == count or frame.number <= after:
+    for index, fields in newest_first(ledger):
+        if len(found) == count or index <= after:
             break
-        found.append(Found(index=frame.number, entry=fields))
+        found.append(Found(index=index, entry=fields))
     return found[::-1]
 
 
-def newest_first(segments: Path) -> Iterator[tuple[frames.Frame, dict[str, Any]]]:
-    """Entries from the last one back: frame and fields. Raises `LedgerCorrupt`."""
-    for number in reversed(numbers(segments)):
-        for frame in reversed(read_segment(segment_path(segments, number)).frames):
-            if frame.kind == frames.Kind.ENTRY:
-                yield frame, entries.decode(frame.entry)
+def newest_first(ledger: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Entries from the last one back: index and fields. Raises `LedgerCorrupt`."""
+    for index, entry in EntryReader(ledger).newest_first():
+        yield index, entries.decode(entry)
 
 
-def _found(frame: frames.Frame, fields: dict[str, Any], keystore: Keystore | None) -> Found:
-    if keystore is None or not frame.body:
-        return Found(index=frame.number, entry=fields)
+def _found(reader: EntryReader, index: int, fields: dict[str, Any], keystore: Keystore | None) -> Found:
+    if keystore is None or not fields.get("body"):
+        return Found(index=index, entry=fields)
     try:
-        content = reveal(frame.body, fields, keystore).content
+        content = _reveal(reader, index, fields, keystore)
     except KeystoreError as error:
-        return Found(index=frame.number, entry=fields, unreadable=error.message)
-    return Found(index=frame.number, entry=fields, body=msgspec.json.decode(content))
+        return Found(index=index, entry=fields, unreadable=error.message)
+    if content is None:
+        return Found(index=index, entry=fields, unreadable="it is not in the ledger any more.")
+    return Found(index=index, entry=fields, body=msgspec.json.decode(content.content))
 
 
-def find_revealed(segments: Path, indices: Container[int], keystore: Keystore) -> dict[int, bodies.Revealed]:
+def find_revealed(ledger: Path, indices: Iterable[int], keystore: Keystore) -> dict[int, bodies.Revealed]:
     """Index -> what its body holds, of those entries that have one. Raises `KeystoreError` when one cannot be read."""
-    return {
-        frame.number: reveal(frame.body, fields, keystore)
-        for frame, fields in newest_first(segments)
-        if frame.body and frame.number in indices
-    }
+    reader = EntryReader(ledger)
+    found: dict[int, bodies.Revealed] = {}
+    for index in indices:
+        revealed = _reveal(reader, index, entries.decode(reader.read(index)), keystore)
+        if revealed is not None:
+            found[index] = revealed
+    return found
 
 
-def reveal(body: bytes, fields: dict[str, Any], keystore: Keystore) -> bodies.Revealed:
-    """What an entry's encrypted body holds. Raises `KeystoreError` when its keys were destroyed, `LedgerCorrupt`."""
+def _reveal(reader: EntryReader, index: int, fields: dict[str, Any], keystore: Keystore) -> bodies.Revealed | None:
+    """None when there is no body (any more). Raises `KeystoreError` when its keys were destroyed, `LedgerCorrupt`."""
+    if not fields.get("body"):
+        return None
+    keys = recall(keystore, fields)
+    sealed = reader.body(index, str(fields["class"]), str(fields["bucket"]))
+    if sealed is None:
+        return None
     exchange = bytes.fromhex(fields["exchange"])
     label = _LABELS[fields["type"]]
-    key = bodies.expand(recall(keystore, fields).exchange_key(exchange), label)
-    return bodies.unseal(key, exchange, label, body, fields["commitment"])
+    return bodies.unseal(
+        bodies.expand(keys.exchange_key(exchange), label), exchange, label, sealed, fields["commitment"]
+    )

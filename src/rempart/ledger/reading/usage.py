@@ -11,16 +11,17 @@ from rempart.ledger.reading.find import newest_first
 _TOKENS_MAX: Final = 2**53 - 1  # what an entry can hold
 
 
-def tokens_of_day(segments: Path, now: float) -> dict[str, int]:
+def tokens_of_day(ledger: Path, now: float) -> dict[str, int]:
     """Key id -> tokens of the UTC day of `now`: the last whole set of `meter` entries, and the responses since.
 
     A meter of many keys is written in parts; a crash may have cut a set off, which then does not count.
+    `ledger` is `<data>/ledger`.
     """
     day = entries.timestamp(now)[:10]
     used: dict[str, int] = {}
     meter: dict[str, int] = {}
     missing = -1
-    for _, fields in newest_first(segments):
+    for _, fields in newest_first(ledger):
         if str(fields["time"])[:10] < day:
             break
         if fields["type"] == "meter":

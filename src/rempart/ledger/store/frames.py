@@ -1,4 +1,4 @@
-"""`encode_entry` and `scan`: the bytes of a segment (pure; layout in ADR 0001)."""
+"""`encode_frame` and `scan`: the bytes of segments and of files of bodies (pure; layout in ADR 0001, ADR 0003)."""
 
 from __future__ import annotations
 
@@ -16,10 +16,12 @@ HEADER_BYTES: Final = 64
 FRAME_BYTES: Final = 40
 ALIGNMENT: Final = 8
 _MAGIC: Final = b"REMPSEG1"
+_BODIES_MAGIC: Final = b"REMPBOD1"
 _FRAME_MAGIC: Final = 0x4D524652
 _HEADER = struct.Struct("<8sQQ32sI")
 _FRAME = struct.Struct("<IBBHIIQQQ")
-_MAGIC_BYTES: Final = struct.pack("<I", _FRAME_MAGIC)
+MAGIC_BYTES: Final = struct.pack("<I", _FRAME_MAGIC)
+"""The first bytes of every frame."""
 _PADDING: Final = tuple(bytes(n) for n in range(ALIGNMENT))
 
 
@@ -29,6 +31,8 @@ class Kind(IntEnum):
     ENTRY = 1
     PIECE = 2
     OPEN = 3
+    BODY = 4
+    """A body whose entry stands in the bundles alone; only in files of bodies (ADR 0003)."""
 
 
 class Header(msgspec.Struct, frozen=True):
@@ -36,6 +40,16 @@ class Header(msgspec.Struct, frozen=True):
 
     number: int
     first_index: int
+    origin_hash: bytes
+
+
+class BodiesHeader(msgspec.Struct, frozen=True):
+    """The first 64 bytes of a file of bodies: those of the entries of one segment, of one class and bucket."""
+
+    first_index: int
+    """Index of the segment's first entry."""
+    end_index: int
+    """One past the index of the segment's last entry."""
     origin_hash: bytes
 
 
@@ -62,18 +76,35 @@ class Scan(msgspec.Struct, frozen=True):
 
 
 def encode_header(header: Header) -> bytes:
-    fixed = _HEADER.pack(_MAGIC, header.number, header.first_index, header.origin_hash, 0)
-    return fixed + struct.pack("<I", crc32(fixed))
+    return _encode_header(_MAGIC, header.number, header.first_index, header.origin_hash)
 
 
 def decode_header(data: bytes) -> Header:
     """Raises `LedgerCorrupt`."""
-    if len(data) < HEADER_BYTES or data[:8] != _MAGIC:
-        raise LedgerCorrupt("A segment has no header.")
+    return Header(*_decode_header(_MAGIC, "segment", data))
+
+
+def encode_bodies_header(header: BodiesHeader) -> bytes:
+    return _encode_header(_BODIES_MAGIC, header.first_index, header.end_index, header.origin_hash)
+
+
+def decode_bodies_header(data: bytes) -> BodiesHeader:
+    """Raises `LedgerCorrupt`."""
+    return BodiesHeader(*_decode_header(_BODIES_MAGIC, "file of bodies", data))
+
+
+def _encode_header(magic: bytes, one: int, two: int, origin_hash: bytes) -> bytes:
+    fixed = _HEADER.pack(magic, one, two, origin_hash, 0)
+    return fixed + struct.pack("<I", crc32(fixed))
+
+
+def _decode_header(magic: bytes, what: str, data: bytes) -> tuple[int, int, bytes]:
+    if len(data) < HEADER_BYTES or data[:8] != magic:
+        raise LedgerCorrupt(f"A {what} has no header.", hint="Restore it from its copy.")
     if struct.unpack_from("<I", data, 60)[0] != crc32(data[:60]):
-        raise LedgerCorrupt("A segment's header is damaged.")
-    _, number, first_index, origin_hash, _ = _HEADER.unpack_from(data)
-    return Header(number, first_index, origin_hash)
+        raise LedgerCorrupt(f"The header of a {what} is damaged.", hint="Restore it from its copy.")
+    _, one, two, origin_hash, _ = _HEADER.unpack_from(data)
+    return one, two, origin_hash
 
 
 def encode_frame(kind: Kind, number: int, durable: int, entry: bytes, body: bytes) -> bytes:
@@ -93,7 +124,16 @@ def frame_bytes(entry_bytes: int, body_bytes: int) -> int:
     return FRAME_BYTES + payload + -payload % ALIGNMENT
 
 
-def _decode(data: memoryview, at: int) -> Frame | None:
+def needed(data: memoryview, at: int) -> int:
+    """How many bytes from `at` on the frame there has with its padding; 0 when no frame begins there."""
+    if at + FRAME_BYTES > len(data):
+        return FRAME_BYTES
+    magic, _, _, entry_bytes, body_bytes = _FRAME.unpack_from(data, at)[:5]
+    return frame_bytes(entry_bytes, body_bytes) if magic == _FRAME_MAGIC else 0
+
+
+def decode(data: memoryview, at: int, base: int = 0) -> Frame | None:
+    """The frame at `at`, when a valid one is there. `base` is the place of `data` in its file."""
     if at + FRAME_BYTES > len(data):
         return None
     magic, kind, _, entry_bytes, body_bytes, checksum, number, durable, _ = _FRAME.unpack_from(data, at)
@@ -107,7 +147,8 @@ def _decode(data: memoryview, at: int) -> Frame | None:
     if crc32(payload, crc32(data[at + 16 : at + FRAME_BYTES], crc32(data[at : at + 12]))) != checksum:
         return None
     aligned = end + -(entry_bytes + body_bytes) % ALIGNMENT
-    return Frame(kind, at, aligned, number, durable, bytes(data[at + FRAME_BYTES : middle]), bytes(data[middle:end]))
+    entry, body = bytes(data[at + FRAME_BYTES : middle]), bytes(data[middle:end])
+    return Frame(kind, base + at, base + aligned, number, durable, entry, body)
 
 
 def scan(data: bytes | memoryview) -> Scan:
@@ -115,23 +156,28 @@ def scan(data: bytes | memoryview) -> Scan:
     view = memoryview(data)
     frames: list[Frame] = []
     at = HEADER_BYTES
-    while (frame := _decode(view, at)) is not None:
+    while (frame := decode(view, at)) is not None:
         frames.append(frame)
         at = frame.end
     for later in _later(view, at):
         if later.durable > at:
-            raise LedgerCorrupt(
-                f"A segment is damaged at byte {at}: what stood there was durable.",
-                hint="Keep the directory as it is, and compare it with a copy or a witness.",
-            )
+            raise damaged(at)
     return Scan(frames, at)
+
+
+def damaged(at: int) -> LedgerCorrupt:
+    """There is a hole at that offset of a segment, and a later frame says that it was durable."""
+    return LedgerCorrupt(
+        f"A segment is damaged at byte {at}: what stood there was durable.",
+        hint="Keep the directory as it is, and compare it with a copy or a witness.",
+    )
 
 
 def _later(view: memoryview, at: int) -> Iterator[Frame]:
     """Valid frames after a hole: they tell whether it had been durable."""
     data = bytes(view[at:])
-    found = data.find(_MAGIC_BYTES)
+    found = data.find(MAGIC_BYTES)
     while found >= 0:
-        if found % ALIGNMENT == 0 and (frame := _decode(view, at + found)) is not None:
+        if found % ALIGNMENT == 0 and (frame := decode(view, at + found)) is not None:
             yield frame
-        found = data.find(_MAGIC_BYTES, found + 1)
+        found = data.find(MAGIC_BYTES, found + 1)

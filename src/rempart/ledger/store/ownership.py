@@ -1,4 +1,4 @@
-"""`own`: one process at a time has a data directory."""
+"""`own`: one process at a time has a data directory, and one at a time takes segments apart in it."""
 
 from __future__ import annotations
 
@@ -36,6 +36,20 @@ def own(data: Path) -> Iterator[None]:
             ) from error
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def alone(ledger: Path) -> Iterator[None]:
+    """Wait for whoever is taking a segment of `<data>/ledger` apart, and keep others from it.
+
+    A child of a server that was killed may still be at it when the next server starts.
+    """
+    descriptor = os.open(ledger, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
     finally:
         os.close(descriptor)

@@ -17,6 +17,7 @@ from rempart.ledger.store import frames
 from rempart.ledger.store.files import make_directory, sync_directory, write_all
 
 _CHUNK: Final = bytes(1024 * 1024)
+_LOOKS: Final = 4
 
 
 def segment_path(directory: Path, number: int) -> Path:
@@ -28,11 +29,15 @@ def spare_path(directory: Path) -> Path:
 
 
 def numbers(directory: Path) -> list[int]:
-    """Numbers of the segments there are, ascending and without a gap. Raises `LedgerCorrupt`."""
-    found = sorted(int(path.stem) for path in directory.glob("*.seg"))
-    if found and found != list(range(found[0], found[-1] + 1)):
-        raise LedgerCorrupt(f"A segment is missing in {directory}.", hint="Restore it from its copy.")
-    return found
+    """Numbers of the segments there are, ascending and without a gap; the first may be gone. Raises `LedgerCorrupt`.
+
+    While one is unlinked, a listing may show it and not the next one that went: a true gap is there at the next look.
+    """
+    for _ in range(_LOOKS):
+        found = sorted(int(path.stem) for path in directory.glob("*.seg"))
+        if not found or found == list(range(found[0], found[-1] + 1)):
+            return found
+    raise LedgerCorrupt(f"A segment is missing in {directory}.", hint="Restore it from its copy.")
 
 
 def read_header(directory: Path, number: int, origin_hash: bytes) -> frames.Header:
@@ -42,6 +47,20 @@ def read_header(directory: Path, number: int, origin_hash: bytes) -> frames.Head
     if header.number != number or header.origin_hash != origin_hash:
         raise LedgerCorrupt(f"Segment {number} belongs to another log, or bears another number.")
     return header
+
+
+def read_segment(path: Path) -> frames.Scan:
+    """The frames of a segment, without touching it; a server may be writing there. Raises `LedgerCorrupt`.
+
+    What was read first may then be older than what was read last, and a frame that came in between looks like a hole.
+    A true hole is still there at the next look.
+    """
+    for _ in range(_LOOKS - 1):
+        try:
+            return frames.scan(path.read_bytes())
+        except LedgerCorrupt:
+            continue
+    return frames.scan(path.read_bytes())
 
 
 def make_spare(directory: Path) -> None:
@@ -64,7 +83,7 @@ def _fill(path: Path) -> None:
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     try:
         for offset in range(0, limits.segment_bytes, len(_CHUNK)):
-            write_all(descriptor, _CHUNK, offset)
+            write_all(descriptor, memoryview(_CHUNK)[: limits.segment_bytes - offset], offset)
             os.fdatasync(descriptor)  # little by little: others wait for this disk
         os.fsync(descriptor)
     finally:

@@ -19,6 +19,7 @@ from rempart.ledger.store.files import make_directory, replace_durably
 from rempart.ledger.store.segments import initialise, spare_path
 from rempart.ledger.writing.journal import Journal, Voice, new_boot
 from rempart.ledger.writing.recover import Lost, Recovered, origin_hash, recover
+from rempart.ledger.writing.retirement import TakeApart, retire_in_child
 from rempart.ledger.writing.sequencer import Sequencer
 from rempart.wire.assemble import from_pieces
 from rempart.wire.facts import Fact
@@ -49,7 +50,13 @@ def open_keystore(data: Path) -> Keystore:
 
 
 async def open_ledger(
-    data: Path, keystore: Keystore, *, origin: str, strict: bool, clock: Callable[[], float] = time.time
+    data: Path,
+    keystore: Keystore,
+    *,
+    origin: str,
+    strict: bool,
+    clock: Callable[[], float] = time.time,
+    take_apart: TakeApart = retire_in_child,
 ) -> Journal:
     """The caller owns `data`, and has it until the journal is closed. `origin` empty: as it was, or one made now.
 
@@ -57,7 +64,7 @@ async def open_ledger(
     """
     signer = _prepare(data, keystore, origin)
     recovered = _recover(ledger_directory(data), signer)
-    sequencer = Sequencer(recovered.opened, strict=strict)
+    sequencer = Sequencer(recovered.opened, strict=strict, take_apart=take_apart)
     try:
         await sequencer.start()
     except LedgerUnavailable:

@@ -5,6 +5,8 @@
    back may be the page cache and not the disk.
 3. Entries beyond the checkpoint are integrated by the step that every commit uses.
 4. Requests without a response are found, with the pieces that were written of their answers.
+
+Segments that were taken apart are not needed: their entries are under the checkpoint, and nothing in them is open.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import msgspec
 
@@ -21,12 +23,15 @@ from rempart.errors import LedgerCorrupt
 from rempart.ledger.log import entry as entries
 from rempart.ledger.log.checkpoint import Signer
 from rempart.ledger.log.integrate import Integrator
+from rempart.ledger.log.tiles import TILE_WIDTH
 from rempart.ledger.store import frames
 from rempart.ledger.store.files import replace_durably
-from rempart.ledger.store.segments import Segment, numbers, read_header, segment_path
+from rempart.ledger.store.logfiles import read_bundle
+from rempart.ledger.store.ownership import alone
+from rempart.ledger.store.segments import Segment, numbers, read_header, read_segment, segment_path
+from rempart.ledger.writing.retire import Closed
 from rempart.ledger.writing.sequencer import Opened, OpenExchange
 
-_LOOKS: Final = 4
 _open_exchanges = msgspec.json.Decoder(list[OpenExchange])
 
 
@@ -57,6 +62,11 @@ def origin_hash(origin: str) -> bytes:
 
 def recover(directory: Path, signer: Signer) -> Recovered:
     """`directory` is `<data>/ledger`. Raises `LedgerCorrupt` when something acknowledged is not there any more."""
+    with alone(directory):
+        return _recover(directory, signer)
+
+
+def _recover(directory: Path, signer: Signer) -> Recovered:
     origin = signer.verifier.name
     integrator = Integrator.open(directory / "log", signer)
     segments = directory / "segments"
@@ -69,6 +79,9 @@ def recover(directory: Path, signer: Signer) -> Recovered:
     behind, next_index = _behind(segments, known, origin_hash(origin), integrator.head.size, found)
     if behind:
         integrator.add(integrator.head.size, behind)
+    closed = [
+        Closed(number, read_header(segments, number + 1, origin_hash(origin)).first_index) for number in known[:-1]
+    ]
     still_open = _still_open(found, last)
     opened = Opened(
         directory=segments,
@@ -78,8 +91,9 @@ def recover(directory: Path, signer: Signer) -> Recovered:
         next_index=next_index,
         open=still_open,
         integrator=integrator,
+        closed=closed,
     )
-    return Recovered(opened, _lost(segments, known, still_open, found), _last_time(found, behind))
+    return Recovered(opened, _lost(segments, known, still_open, found), _last_time(directory / "log", next_index))
 
 
 def _rewrite(path: Path) -> frames.Scan:
@@ -88,20 +102,6 @@ def _rewrite(path: Path) -> frames.Scan:
     size = max(len(data), limits.segment_bytes)
     replace_durably({path: data[: found.end] + bytes(size - found.end)})
     return found
-
-
-def read_segment(path: Path) -> frames.Scan:
-    """The frames of a segment, without touching it; a server may be writing there.
-
-    What was read first may then be older than what was read last, and a frame that came in between looks like a hole.
-    A true hole is still there at the next look.
-    """
-    for _ in range(_LOOKS - 1):
-        try:
-            return frames.scan(path.read_bytes())
-        except LedgerCorrupt:
-            continue
-    return frames.scan(path.read_bytes())
 
 
 def _behind(segments: Path, known: list[int], origin: bytes, size: int, last: frames.Scan) -> tuple[list[bytes], int]:
@@ -152,11 +152,14 @@ def _still_open(last: frames.Scan, number: int) -> list[OpenExchange]:
 def _lost(segments: Path, known: list[int], still_open: list[OpenExchange], last: frames.Scan) -> list[Lost]:
     if not still_open:
         return []
+    oldest = min(one.segment for one in still_open)
+    if oldest < known[0]:
+        raise LedgerCorrupt(f"Segment {oldest}, where an open exchange began, is missing.", hint="Restore it.")
     wanted = {bytes.fromhex(one.exchange): one for one in still_open}
     requests: dict[int, dict[str, Any]] = {}
     pieces: dict[str, dict[int, bytes]] = {one.exchange: {} for one in still_open}
     indices = {one.request for one in still_open}
-    for number in range(min(one.segment for one in still_open), known[-1] + 1):
+    for number in range(oldest, known[-1] + 1):
         scan = last if number == known[-1] else read_segment(segment_path(segments, number))
         for frame in scan.frames:
             if frame.kind == frames.Kind.PIECE and frame.entry in wanted:
@@ -173,8 +176,9 @@ def _in_order(pieces: dict[int, bytes]) -> list[bytes]:
     return found
 
 
-def _last_time(last: frames.Scan, behind: list[bytes]) -> str:
-    for frame in reversed(last.frames):
-        if frame.kind == frames.Kind.ENTRY:
-            return entries.facts(frame.entry).time
-    return entries.facts(behind[-1]).time if behind else ""
+def _last_time(log: Path, size: int) -> str:
+    """All entries are under the checkpoint by now; a segment may hold none."""
+    if not size:
+        return ""
+    last = size - 1
+    return entries.facts(read_bundle(log, last // TILE_WIDTH, last % TILE_WIDTH + 1)[-1]).time

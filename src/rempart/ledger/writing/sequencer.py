@@ -3,7 +3,7 @@
 A commit starts as soon as the previous sync has ended: entries that wait are written together, one fdatasync covers
 them, then each is acknowledged. The sync runs in a thread of its own, unless one exchange is all there is; everything
 else on the event loop. Tiles and checkpoint follow within a second, in a second thread; the next segment is made in a
-third.
+third; a fourth waits for what takes old segments apart.
 
 Durability contract: an entry's future resolves only after the fdatasync that covers it returned. After a failed write
 or sync nothing is retried and nothing more is acknowledged (`failure`); a restart recovers from what is on disk.
@@ -19,7 +19,6 @@ from collections.abc import Awaitable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from time import monotonic
-from typing import Final, NamedTuple
 
 import msgspec
 
@@ -30,11 +29,12 @@ from rempart.ledger.log.merkle import leaf_hash
 from rempart.ledger.store import frames
 from rempart.ledger.store.segments import Segment, make_spare
 from rempart.ledger.writing.draft import LogState, Receipt
+from rempart.ledger.writing.retire import Closed
+from rempart.ledger.writing.retirement import Retirement, TakeApart, retire_in_child
+from rempart.ledger.writing.room import Piece, Room, Waiting
 
 _log = logging.getLogger("rempart.ledger")
 _json = msgspec.json.Encoder()
-# A commit is at most this much of the page cache at once.
-_COMMIT_BYTES: Final = 8 * 1024 * 1024
 
 
 class OpenExchange(msgspec.Struct, frozen=True):
@@ -58,29 +58,14 @@ class Opened(msgspec.Struct, frozen=True, kw_only=True):
     next_index: int
     open: list[OpenExchange]
     integrator: Integrator
-
-
-class _Waiting(NamedTuple):
-    entry: bytes
-    body: bytes
-    opens: str
-    closes: str
-    future: asyncio.Future[Receipt]
-
-    @property
-    def size(self) -> int:
-        return frames.frame_bytes(len(self.entry), len(self.body))
-
-
-class _Piece(NamedTuple):
-    frame: bytes
-    future: asyncio.Future[None]
+    closed: list[Closed]
+    """Segments before the one that grows, ascending."""
 
 
 class Sequencer:
     """The in-process form. Construct it inside the running loop, then `start`; `close` ends it."""
 
-    def __init__(self, opened: Opened, *, strict: bool) -> None:
+    def __init__(self, opened: Opened, *, strict: bool, take_apart: TakeApart = retire_in_child) -> None:
         self._directory = opened.directory
         self._origin = opened.origin
         self._origin_hash = opened.origin_hash
@@ -88,13 +73,15 @@ class Sequencer:
         self._next = opened.next_index
         self._open = {one.exchange: one for one in opened.open}
         self._integrator = opened.integrator
+        self._retirement = Retirement(opened.directory.parent, opened.origin_hash, opened.closed, take_apart)
         self._strict = strict
         self._loop = asyncio.get_running_loop()
         self._sync_thread = ThreadPoolExecutor(1, "ledger-sync")
         self._back_thread = ThreadPoolExecutor(1, "ledger-integrate")
         self._spare_thread = ThreadPoolExecutor(1, "ledger-spare")
-        self._waiting: deque[_Waiting] = deque()
-        self._pieces: deque[_Piece] = deque()
+        self._retire_thread = ThreadPoolExecutor(1, "ledger-retire")
+        self._waiting: deque[Waiting] = deque()
+        self._pieces: deque[Piece] = deque()
         """Pieces that found no room in this segment, in order."""
         self._held: list[asyncio.Future[None]] = []
         """Strict: pieces written and not yet synced."""
@@ -125,6 +112,7 @@ class Sequencer:
         self._background = [
             self._loop.create_task(self._integrate_always()),
             self._loop.create_task(self._keep_spare()),
+            self._loop.create_task(self._retire_always()),
         ]
 
     async def close(self) -> None:
@@ -144,6 +132,7 @@ class Sequencer:
         self._sync_thread.shutdown()
         self._back_thread.shutdown()
         self._spare_thread.shutdown()
+        self._retire_thread.shutdown()
         self._segment.close()
 
     def state(self) -> LogState:
@@ -173,8 +162,8 @@ class Sequencer:
         if frames.frame_bytes(len(entry), len(body)) > limits.segment_bytes // 2:
             raise LedgerUnavailable("This is too large to be recorded.", hint="Send less at once.")
         future: asyncio.Future[Receipt] = self._loop.create_future()
-        waiting = _Waiting(entry, body, opens, closes, future)
-        if self._full and not self._fits_when_full(waiting):
+        waiting = Waiting(entry, body, opens, closes, future)
+        if self._full and not self._room().takes_when_full(waiting, self._waiting):
             raise self._no_room()
         self._waiting.append(waiting)
         self._kick()
@@ -184,7 +173,7 @@ class Sequencer:
         """Written when this returns None, else when the answer resolves; `exchange` is the id's 16 bytes."""
         self._check_alive()
         frame = frames.encode_frame(frames.Kind.PIECE, sequence, self._segment.durable, exchange, sealed)
-        fits = self._piece_fits(frame)
+        fits = self._room().takes_piece(frame)
         if self._full and not fits:
             raise self._no_room()
         if self._rotating or self._pieces or not fits:
@@ -206,23 +195,12 @@ class Sequencer:
     def _no_room(self) -> LedgerUnavailable:
         return LedgerUnavailable(self._full, hint="Free some space on the disk of the data directory.")
 
-    def _kept(self, more: int = 0) -> int:
-        """Until there is a next segment, so much of this one is left to close the exchanges that are open."""
-        return 0 if self._spare else (len(self._open) + more) * limits.reserve_bytes_per_exchange
-
-    def _piece_fits(self, frame: bytes) -> bool:
-        return self._segment.free >= len(frame) + self._kept()
-
-    def _fits_when_full(self, one: _Waiting) -> bool:
-        """Nothing begins on a full disk; what closes stands in nobody's way but that of others that close."""
-        if one.opens:
-            return False
-        before = sum(other.size for other in self._waiting if other.closes or not one.closes)
-        return self._segment.free >= before + one.size + (0 if one.closes else self._kept())
+    def _room(self) -> Room:
+        return Room(self._segment.free, self._spare, len(self._open))
 
     def _queue_piece(self, frame: bytes) -> asyncio.Future[None]:
         future: asyncio.Future[None] = self._loop.create_future()
-        self._pieces.append(_Piece(frame, future))
+        self._pieces.append(Piece(frame, future))
         self._kick()
         return future
 
@@ -274,7 +252,7 @@ class Sequencer:
         return bool(self._waiting or self._pieces)
 
     def _write_queued_pieces(self) -> None:
-        while self._pieces and self._piece_fits(self._pieces[0].frame):
+        while self._pieces and self._room().takes_piece(self._pieces[0].frame):
             piece = self._pieces[0]
             if not self._write(piece.frame, quiet=True):
                 return  # it has been told, with all that wait
@@ -284,10 +262,10 @@ class Sequencer:
             elif not piece.future.done():
                 piece.future.set_result(None)
 
-    def _write_batch(self) -> list[tuple[_Waiting, Receipt]]:
-        batch: list[tuple[_Waiting, Receipt]] = []
+    def _write_batch(self) -> list[tuple[Waiting, Receipt]]:
+        batch: list[tuple[Waiting, Receipt]] = []
         data: list[bytes] = []
-        for one in self._chosen():
+        for one in self._room().chosen(self._waiting):
             index = self._next + len(batch)
             data.append(frames.encode_frame(frames.Kind.ENTRY, index, self._segment.durable, one.entry, one.body))
             batch.append((one, Receipt(index, leaf_hash(one.entry))))
@@ -305,24 +283,6 @@ class Sequencer:
                 self._open[one.opens] = OpenExchange(one.opens, receipt.index, self._segment.number)
         return batch
 
-    def _chosen(self) -> list[_Waiting]:
-        """What is written now, in order; while there is no next segment, what closes passes what must wait for it."""
-        chosen: list[_Waiting] = []
-        total = opened = 0
-        for one in self._waiting:
-            if len(chosen) == limits.commit_records_max or total > _COMMIT_BYTES:
-                break
-            opened += bool(one.opens)
-            kept = 0 if one.closes else self._kept(opened)
-            if total + one.size + kept <= self._segment.free:
-                chosen.append(one)
-                total += one.size
-            elif self._spare:
-                break
-            else:
-                opened -= bool(one.opens)
-        return chosen
-
     def _write(self, data: bytes, quiet: bool = False) -> bool:
         try:
             self._segment.write(data)
@@ -337,7 +297,7 @@ class Sequencer:
         self,
         error: BaseException | None,
         end: int,
-        batch: list[tuple[_Waiting, Receipt]],
+        batch: list[tuple[Waiting, Receipt]],
         held: list[asyncio.Future[None]],
     ) -> None:
         self._busy = False
@@ -356,7 +316,7 @@ class Sequencer:
         if self._waiting or self._pieces or self._held:
             self._kick()
 
-    def _acknowledge(self, batch: list[tuple[_Waiting, Receipt]]) -> None:
+    def _acknowledge(self, batch: list[tuple[Waiting, Receipt]]) -> None:
         if not batch:
             return
         if not self._behind:
@@ -409,6 +369,7 @@ class Sequencer:
             self._fail(f"The ledger cannot begin a segment: {getattr(error, 'strerror', None) or error}.")
             return
         self._syncs += 2
+        self._retirement.add(Closed(self._segment.number, self._next))
         self._segment.close()
         self._segment = done.result()
         self._spare_used.set()
@@ -424,7 +385,7 @@ class Sequencer:
         pieces, self._pieces = self._pieces, deque()
         refused: list[asyncio.Future[Receipt] | asyncio.Future[None]] = [piece.future for piece in pieces]
         for one in waiting:
-            if self._fits_when_full(one):
+            if self._room().takes_when_full(one, self._waiting):
                 self._waiting.append(one)
             else:
                 refused.append(one.future)
@@ -452,6 +413,25 @@ class Sequencer:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(limits.integrate_s / 2):
                     await self._spare_used.wait()
+
+    async def _retire_always(self) -> None:
+        """One closed segment after the other, once nothing needs it any more."""
+        while not self._closing.is_set() and not self._failure:
+            size = self._integrator.head.size
+            oldest_open = min((one.segment for one in self._open.values()), default=self._segment.number)
+            due = self._retirement.due(size, oldest_open)
+            if due is not None:
+                await self._retire(due, size)
+                continue
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(limits.integrate_s / 2):
+                    await self._closing.wait()
+
+    async def _retire(self, due: Closed, size: int) -> None:
+        try:
+            await self._loop.run_in_executor(self._retire_thread, self._retirement.run, due, size)
+        except (OSError, RempartError) as error:
+            _log.error("Segment %d cannot be taken apart; it stays, and it is tried again: %s", due.number, error)
 
     async def _make_spare(self) -> None:
         try:

@@ -22,7 +22,7 @@ from rempart.ledger.log.checkpoint import Signer, with_signatures
 from rempart.ledger.log.cosignature import ML_DSA_44, Cosigner
 from rempart.ledger.log.policy import Policy
 from rempart.ledger.log.proof import check, encode, parse
-from rempart.ledger.reading.find import newest_first, reveal
+from rempart.ledger.reading.find import find_revealed, newest_first
 from rempart.ledger.reading.pack import proof_of, write_pack
 from rempart.ledger.reading.prove import prove
 from rempart.ledger.writing.opening import open_keystore, open_ledger, read_vkey
@@ -58,11 +58,7 @@ def pack(site: Path, tmp_path: Path) -> Path:
     """Two exchanges, one of them with what was said."""
     to = tmp_path / "pack"
     keystore = open_keystore(site)
-    disclosed = {
-        frame.number: reveal(frame.body, fields, keystore)
-        for frame, fields in newest_first(site / "ledger" / "segments")
-        if frame.number in (1, 2)
-    }
+    disclosed = find_revealed(site / "ledger", (0, 1, 2), keystore)
     write_pack(site / "ledger" / "log", [1, 2, 501, 502], to, policy=policy_of(site), disclosed=disclosed)
     return to
 
@@ -103,7 +99,7 @@ def test_a_pack_shows_no_neighbour(pack: Path, site: Path) -> None:
     assert not [name for name in names if name.startswith("tile/entries")]
     assert {name for name in names if name.startswith("entries/")} == {f"entries/{n}.json" for n in (1, 2, 501, 502)}
     whole = b"".join(path.read_bytes() for path in pack.rglob("*") if path.is_file())
-    exchanges = {fields.get("exchange", "") for _, fields in newest_first(site / "ledger" / "segments")}
+    exchanges = {fields.get("exchange", "") for _, fields in newest_first(site / "ledger")}
     shown = {exchange for exchange in exchanges if exchange and exchange.encode() in whole}
     assert len(shown) == 2
     assert base64.b64encode(b'{"said":249}') not in whole

@@ -55,7 +55,7 @@ class Day:
         await self.journal.event("meter", {"totals": totals, "part": part, "parts": parts})
 
     def used(self) -> dict[str, int]:
-        return tokens_of_day(self._segments, self.clock.now)
+        return tokens_of_day(self._segments.parent, self.clock.now)
 
 
 @pytest.fixture

@@ -1,0 +1,265 @@
+"""`SegmentSource` and `BodySource`: what segments and files of bodies hold, in order of the indices, past all damage.
+
+Both give length and SHA-256 of bodies instead of the bodies, so that memory stays flat. Segments are opened when the
+source is made: what a server takes apart meanwhile can still be read.
+"""
+
+from __future__ import annotations
+
+import os
+from bisect import bisect_right
+from collections.abc import Iterator
+from hashlib import sha256
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import msgspec
+
+from rempart.errors import LedgerCorrupt
+from rempart.ledger.reading.faults import RESTORE, Fault, Sink
+from rempart.ledger.store import frames
+from rempart.ledger.store.bodies import BodyStore, bodies_directory, body_path, first_indices, read_bodies_header
+from rempart.ledger.store.segments import segment_path
+from rempart.ledger.store.stream import Hole, survey, whole
+
+_LOOKS: Final = 4
+
+
+class Recorded(msgspec.Struct, frozen=True, gc=False):
+    """One frame of an entry or of a body."""
+
+    index: int
+    entry: bytes
+    body_bytes: int
+    digest: str
+    """SHA-256 of the body in hex; empty when there is none, or when nobody wants to know."""
+    where: str
+
+
+class _Open(NamedTuple):
+    number: int
+    descriptor: int
+    first_index: int | None
+    """None when its header is damaged."""
+    where: str
+
+
+class SegmentSource:
+    """The segments of `<data>/ledger`. Use it as a context."""
+
+    def __init__(self, ledger: Path, origin_hash: bytes, with_bodies: bool, sink: Sink) -> None:
+        self.sink = sink
+        self._with_bodies = with_bodies
+        self.found: list[_Open] = []
+        directory = ledger / "segments"
+        for number in sorted(int(path.stem) for path in directory.glob("*.seg")):
+            try:
+                descriptor = os.open(segment_path(directory, number), os.O_RDONLY)
+            except FileNotFoundError:
+                continue  # taken apart meanwhile
+            where = f"segments/{number:010d}.seg"
+            self.found.append(_Open(number, descriptor, self._first(number, descriptor, where, origin_hash), where))
+        self.first_index = self._first_index()
+        """Index of the first entry that is still in a segment; None when there is none."""
+        self.next_index = self.first_index or 0
+        """One past the last that `entries` has given."""
+
+    def __enter__(self) -> SegmentSource:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        for one in self.found:
+            os.close(one.descriptor)
+
+    def entries(self) -> Iterator[Recorded]:
+        """Ascending, each index once; what is missing is told."""
+        expected = self.first_index or 0
+        for place, one in enumerate(self.found):
+            if place and one.number != self.found[place - 1].number + 1:
+                self._tell(one.where, f"Segment {one.number - 1} is missing.", None, None)
+            if one.first_index is not None and one.first_index > expected:
+                before = self.found[place - 1].where if place else one.where
+                what = f"Entries {expected} to {one.first_index - 1} are missing in the segments."
+                self._tell(before, what, expected, one.first_index - 1)
+                expected = one.first_index
+            last = place == len(self.found) - 1
+            for frame in self._of_last(one) if last else self._of_closed(one, expected):
+                if frame.kind != frames.Kind.ENTRY:
+                    continue
+                if frame.number != expected:
+                    what = f"Entry {frame.number} stands where entry {expected} should."
+                    self._tell(one.where, what, min(expected, frame.number), max(expected, frame.number - 1))
+                    if frame.number < expected:
+                        continue
+                expected = self.next_index = frame.number + 1
+                yield self._recorded(frame, one.where)
+
+    def _recorded(self, frame: frames.Frame, where: str) -> Recorded:
+        digest = sha256(frame.body).hexdigest() if frame.body and self._with_bodies else ""
+        return Recorded(frame.number, frame.entry, len(frame.body), digest, where)
+
+    def _of_closed(self, one: _Open, expected: int) -> Iterator[frames.Frame]:
+        index = expected
+        for frame in survey(one.descriptor):
+            if isinstance(frame, Hole):
+                what = f"Bytes {frame.begin} to {frame.end} are damaged, after entry {index - 1}."
+                self._tell(one.where, what, None, None)
+                continue
+            if frame.kind == frames.Kind.ENTRY:
+                index = frame.number + 1
+            yield frame
+
+    def _of_last(self, one: _Open) -> Iterator[frames.Frame]:
+        """What a server writes meanwhile may look like a hole: a true one is there at every look."""
+        at = frames.HEADER_BYTES
+        for look in range(1, _LOOKS + 1):
+            try:
+                for frame in whole(one.descriptor, at):
+                    yield frame
+                    at = frame.end
+                return
+            except LedgerCorrupt as error:
+                if look == _LOOKS:
+                    self._tell(one.where, error.message, None, None)
+        yield from (frame for frame in survey(one.descriptor, at) if isinstance(frame, frames.Frame))
+
+    def _first(self, number: int, descriptor: int, where: str, origin_hash: bytes) -> int | None:
+        try:
+            header = frames.decode_header(os.pread(descriptor, frames.HEADER_BYTES, 0))
+        except LedgerCorrupt as error:
+            self._tell(where, error.message, None, None)
+            return None
+        if header.number != number or header.origin_hash != origin_hash:
+            self._tell(where, "It is a segment of another log, or bears another number.", None, None)
+            return None
+        return header.first_index
+
+    def _first_index(self) -> int | None:
+        for one in self.found:
+            if one.first_index is not None:
+                return one.first_index
+            for frame in survey(one.descriptor):
+                if isinstance(frame, frames.Frame) and frame.kind == frames.Kind.ENTRY:
+                    return frame.number
+        return None
+
+    def _tell(self, where: str, what: str, first: int | None, last: int | None) -> None:
+        self.sink(Fault(kind="segment", where=where, what=what, first=first, last=last, remedy=RESTORE))
+
+
+class _File:
+    """One file of bodies that is being read."""
+
+    def __init__(self, path: Path, where: str, end_index: int) -> None:
+        self.where = where
+        self.end_index = end_index
+        self.descriptor = os.open(path, os.O_RDONLY)
+        self.frames = survey(self.descriptor)
+        self.ahead: frames.Frame | None = None
+
+
+class BodySource:
+    """The files of bodies of entries before the index `before`. Ask in order of the indices. Use it as a context."""
+
+    def __init__(self, ledger: Path, origin_hash: bytes, before: int, sink: Sink) -> None:
+        self._directory = bodies_directory(ledger)
+        self._origin_hash = origin_hash
+        self._before = before
+        self._sink = sink
+        self._firsts = {
+            name: [first for first in first_indices(self._directory / name[0] / name[1]) if first < before]
+            for name in BodyStore(self._directory).buckets()
+        }
+        self._unread = {(name, first) for name, firsts in self._firsts.items() for first in firsts}
+        self._open: dict[tuple[str, str], _File] = {}
+
+    def take(self, retention: str, bucket: str, index: int) -> Recorded | None:
+        """The body of that entry, or None when it is not there."""
+        name = (retention, bucket)
+        file = self._open.get(name)
+        if file is None or index >= file.end_index:
+            file = self._next_file(name, index)
+            if file is None:
+                return None
+        while (frame := file.ahead or self._advance(file)) is not None and frame.number < index:
+            self._stray(file, frame.number)
+            file.ahead = None
+        file.ahead = frame
+        if frame is None or frame.number != index:
+            return None
+        file.ahead = None
+        return Recorded(index, b"", len(frame.body), sha256(frame.body).hexdigest(), file.where)
+
+    def where(self, retention: str, bucket: str, index: int) -> str:
+        """The file in which that body should be."""
+        firsts = self._firsts.get((retention, bucket), [])
+        place = bisect_right(firsts, index) - 1
+        name = body_path(Path("bodies") / retention / bucket, firsts[place]) if place >= 0 else None
+        return str(name) if name else f"bodies/{retention}/{bucket}"
+
+    def pass_by(self, index: int) -> None:
+        """Nothing before `index` will be asked for any more."""
+        for name in [name for name, file in self._open.items() if file.end_index <= index]:
+            self._drain(self._open.pop(name))
+
+    def __enter__(self) -> BodySource:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        for file in self._open.values():
+            os.close(file.descriptor)
+
+    def finish(self) -> None:
+        """Tell of what no entry states."""
+        self.pass_by(self._before)
+        for name in list(self._open):
+            self._drain(self._open.pop(name))
+        for (retention, bucket), first in sorted(self._unread):
+            where = str(body_path(Path("bodies") / retention / bucket, first))
+            self._tell(where, "No entry states any of its bodies.", None)
+
+    def _next_file(self, name: tuple[str, str], index: int) -> _File | None:
+        if name in self._open:
+            self._drain(self._open.pop(name))
+        firsts = self._firsts.get(name, [])
+        place = bisect_right(firsts, index) - 1
+        if place < 0 or (name, firsts[place]) not in self._unread:
+            return None
+        following = firsts[place + 1] if place + 1 < len(firsts) else self._before
+        path = body_path(self._directory / name[0] / name[1], firsts[place])
+        where = str(path.relative_to(self._directory.parent))
+        self._unread.discard((name, firsts[place]))
+        try:
+            file = _File(path, where, following)
+        except FileNotFoundError:
+            return None  # its bucket has just gone
+        self._open[name] = file
+        try:
+            file.end_index = read_bodies_header(file.descriptor, firsts[place], self._origin_hash).end_index
+        except LedgerCorrupt as error:
+            self._tell(where, error.message, None)
+        return file
+
+    def _advance(self, file: _File) -> frames.Frame | None:
+        for frame in file.frames:
+            if isinstance(frame, frames.Frame):
+                return frame
+            self._tell(file.where, f"Bytes {frame.begin} to {frame.end} are damaged.", None)
+        return None
+
+    def _drain(self, file: _File) -> None:
+        try:
+            while (frame := file.ahead or self._advance(file)) is not None:
+                self._stray(file, frame.number)
+                file.ahead = None
+        finally:
+            os.close(file.descriptor)
+
+    def _stray(self, file: _File, index: int) -> None:
+        self._tell(file.where, f"Entry {index} does not state the body that is here for it.", index)
+
+    def _tell(self, where: str, what: str, index: int | None) -> None:
+        self._sink(Fault(kind="body", where=where, what=what, first=index, last=index, remedy=RESTORE))

@@ -1,0 +1,43 @@
+"""`read_bundle`: bundles and tiles of the log as they are, while a server may be writing it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rempart.errors import LedgerCorrupt
+from rempart.ledger.log import tiles
+from rempart.ledger.log.merkle import HASH_BYTES
+
+
+def read_bundle(log: Path, number: int, width: int) -> list[bytes]:
+    """The first `width` entries. A partial bundle may just have become full, and gone. Raises `LedgerCorrupt`."""
+    path = bundle_file(log, number, width)
+    full = path == log / tiles.bundle_path(number)
+    return tiles.decode_bundle(read_file(path), tiles.TILE_WIDTH if full else width)[:width]
+
+
+def bundle_file(log: Path, number: int, width: int) -> Path:
+    """Where those entries stand."""
+    return _partial_or_full(log / tiles.bundle_path(number, width), log / tiles.bundle_path(number))
+
+
+def read_tile(log: Path, level: int, number: int, width: int) -> bytes:
+    """The first `width` hashes of a tile, as they follow each other. Raises `LedgerCorrupt`."""
+    return read_file(tile_file(log, level, number, width))[: width * HASH_BYTES]
+
+
+def tile_file(log: Path, level: int, number: int, width: int) -> Path:
+    """Where those hashes stand."""
+    return _partial_or_full(log / tiles.tile_path(level, number, width), log / tiles.tile_path(level, number))
+
+
+def read_file(path: Path) -> bytes:
+    """Raises `LedgerCorrupt`."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise LedgerCorrupt(f"{path} cannot be read: {error.strerror}.", hint="Restore it from its copy.") from error
+
+
+def _partial_or_full(partial: Path, full: Path) -> Path:
+    return partial if partial == full or partial.exists() or not full.exists() else full
