@@ -8,8 +8,8 @@ const SAID_MS = 10000;
 function main() {
   startLanguage();
   const announce = makeAnnouncer(document.getElementById("announcer"));
-  const chat = new Chat(announce);
-  const gate = new Gate((key, models) => chat.open(key, models));
+  const gate = new Gate((key, models, same) => chat.open(key, models, same));
+  const chat = new Chat(announce, { again: (goesOn) => gate.again(goesOn), retry: () => gate.start() });
   const button = document.getElementById("language");
   nameLanguageButton(button);
   button.addEventListener("click", () => {
