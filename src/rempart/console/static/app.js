@@ -21,6 +21,10 @@ function main() {
     gate.lock();
     announce(word("key_forgotten"));
   });
+  // What somebody unfolds should not lie under the field at the bottom.
+  document.addEventListener("toggle", ({ target }) => {
+    if (target.open && target.contains(document.activeElement)) target.scrollIntoView({ block: "nearest" });
+  }, true);
   gate.start();
 }
 
