@@ -48,6 +48,27 @@ window.fetch = async (path, options) => {
 };
 """
 
+# The contrast of each visible text with what lies behind it, where that is under 4.5 (WCAG 2.2, section 1.4.3).
+POOR: Final = """() => {
+  const parts = (colour) => colour.match(/[\\d.]+/g).map(Number);
+  const light = (colour) => parts(colour).slice(0, 3)
+    .map((part) => part / 255)
+    .map((part) => (part <= 0.04045 ? part / 12.92 : ((part + 0.055) / 1.055) ** 2.4))
+    .reduce((sum, part, at) => sum + part * [0.2126, 0.7152, 0.0722][at], 0);
+  const behind = (one) => {
+    const colour = getComputedStyle(one).backgroundColor;
+    return parts(colour)[3] === 0 ? behind(one.parentElement) : colour;
+  };
+  return [...document.body.querySelectorAll("*")]
+    .filter((one) => one.checkVisibility())
+    .filter((one) => [...one.childNodes].some((node) => node.nodeType === Node.TEXT_NODE && node.data.trim()))
+    .map((one) => {
+      const [dark, bright] = [light(getComputedStyle(one).color), light(behind(one))].sort((a, b) => a - b);
+      return [(bright + 0.05) / (dark + 0.05), one.className, one.textContent.trim()];
+    })
+    .filter(([contrast]) => contrast < 4.5);
+}"""
+
 
 @pytest.fixture(scope="session")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
@@ -97,6 +118,11 @@ class Visit:
         card = self.turn.locator(".ledger")
         expect(card.locator(".ledger-line.done")).to_be_visible(timeout=LEDGER_MS)
         return card
+
+    def poor(self) -> list[Any]:
+        """(contrast, class, text) of what cannot be read well."""
+        found: list[Any] = self.page.evaluate(POOR)
+        return found
 
     def scripted(self, *events: object, status: int = 200, kind: str = "text/event-stream") -> None:
         """The next answers are these events, or one JSON body where `kind` says so."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from typing import Final
 
 import pytest
 from playwright.sync_api import Route, expect
@@ -290,44 +289,22 @@ def test_the_name_of_the_model_is_shown_whole(visits: Visits, site: Running, wid
     expect(visit.page.get_by_role("button", name="Nouvelle conversation")).to_be_in_viewport()
 
 
-# The contrast of each visible text with what lies behind it, where that is under 4.5 (WCAG 2.2, section 1.4.3).
-POOR: Final = """() => {
-  const parts = (colour) => colour.match(/[\\d.]+/g).map(Number);
-  const light = (colour) => parts(colour).slice(0, 3)
-    .map((part) => part / 255)
-    .map((part) => (part <= 0.04045 ? part / 12.92 : ((part + 0.055) / 1.055) ** 2.4))
-    .reduce((sum, part, at) => sum + part * [0.2126, 0.7152, 0.0722][at], 0);
-  const behind = (one) => {
-    const colour = getComputedStyle(one).backgroundColor;
-    return parts(colour)[3] === 0 ? behind(one.parentElement) : colour;
-  };
-  return [...document.body.querySelectorAll("*")]
-    .filter((one) => one.checkVisibility())
-    .filter((one) => [...one.childNodes].some((node) => node.nodeType === Node.TEXT_NODE && node.data.trim()))
-    .map((one) => {
-      const [dark, bright] = [light(getComputedStyle(one).color), light(behind(one))].sort((a, b) => a - b);
-      return [(bright + 0.05) / (dark + 0.05), one.className, one.textContent.trim()];
-    })
-    .filter(([contrast]) => contrast < 4.5);
-}"""
-
-
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_every_text_stands_out_from_its_ground(visits: Visits, site: Running, scheme: str) -> None:
     visit = visits(color_scheme=scheme)
     visit.enter("rp_wrong")
     expect(visit.page.get_by_role("alert")).to_be_visible()
-    assert visit.page.evaluate(POOR) == []
+    assert visit.poor() == []
     visit.enter(site.key)
     expect(visit.page.locator("#demo")).to_be_visible()
-    assert visit.page.evaluate(POOR) == []
+    assert visit.poor() == []
     visit.ask()
     visit.finished()
     visit.recorded().get_by_text("Proof details").click()
     visit.refused(503, "overloaded", "Too many exchanges are running.")
     visit.ask()
     visit.turn.locator(".error summary").click()
-    assert visit.page.evaluate(POOR) == []
+    assert visit.poor() == []
     visit.forgive("401 (Unauthorized)")
     visit.forgive("503 (Service Unavailable)")
 
@@ -336,4 +313,4 @@ def test_the_watch_sees_poor_contrast(visits: Visits) -> None:
     """Without this test, silence of the one above would prove nothing."""
     visit = visits()
     visit.page.evaluate("document.querySelector('#gate-title').style.color = '#bbb'")
-    assert [found[2] for found in visit.page.evaluate(POOR)] == ["Your API key"]
+    assert [found[2] for found in visit.poor()] == ["Your API key"]

@@ -152,7 +152,21 @@ def test_a_forged_proof_is_seen_by_the_browser(talk: Visit, forge: Callable[[dic
         "The ledger’s proof does not hold. Tell your security officer.", timeout=LEDGER_MS
     )
     expect(talk.page.get_by_role("alert")).to_have_text(re.compile("Tell your security officer"))
+    expect(talk.turn.locator(".ledger-line")).to_be_in_viewport()
+    talk.turn.get_by_text("Proof details").click()
     expect(talk.turn.locator('[data-field="exchange"]')).to_be_visible()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_broken_proof_can_be_read_on_a_phone(visits: Visits, site: Running, scheme: str) -> None:
+    visit = visits(color_scheme=scheme, viewport={"width": 360, "height": 640}, locale="fr-FR")
+    altered(visit, _another_hash)
+    visit.enter(site.key)
+    asked(visit)
+    line = visit.turn.locator(".ledger-line.failed")
+    expect(line).to_have_text(re.compile("^La preuve du registre n’est pas valable"), timeout=LEDGER_MS)
+    expect(line).to_be_in_viewport(ratio=1)
+    assert visit.poor() == []
 
 
 def test_the_proof_of_another_exchange_is_no_proof_of_this_one(talk: Visit) -> None:

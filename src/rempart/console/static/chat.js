@@ -41,7 +41,7 @@ export class Chat {
       return;
     }
     this.#welcome();
-    this.parts.prompt.focus();
+    this.parts.prompt.focus({ preventScroll: true });
     this.#keep();
   }
 
