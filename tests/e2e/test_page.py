@@ -1,165 +1,14 @@
-"""The page at `/` in a real Chromium against a real server: what people do with it, and what it must never do.
-
-Every visit is watched: a request to another origin, a broken policy or an error in the console fails the test.
-"""
+"""The page at `/` in a real Chromium against a real server: what people do with it, and whether everybody can."""
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Final
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Dialog, Locator, Page, Request, Route, expect, sync_playwright
+from playwright.sync_api import Route, expect
+from tests.e2e.conftest import ANSWER_MS, HOLD_ANSWER, QUESTION, Visit, Visits, piece, sent
 
 from rempart.bench.running import Running
-
-CHROMIUM: Final = Path("/usr/bin/chromium")
-if not CHROMIUM.exists():
-    pytest.skip(f"the page is tested in a real browser, and {CHROMIUM} is not installed", allow_module_level=True)
-
-ANSWER_MS: Final = 60_000
-LEDGER_MS: Final = 15_000
-QUESTION: Final = "Hello. What is a ledger?"
-
-# What a browser reports of a policy that was broken, as an error of the console.
-WATCH_POLICY: Final = """
-document.addEventListener("securitypolicyviolation", (event) =>
-  console.error("policy broken:", event.violatedDirective, event.blockedURI));
-"""
-
-# Lets a real answer through up to its first words, and then holds it until the page gives it up.
-HOLD_ANSWER: Final = """
-window.hold = true;
-const fetchNow = window.fetch;
-window.fetch = async (path, options) => {
-  const response = await fetchNow(path, options);
-  if (path !== "/v1/chat/completions" || !window.hold) return response;
-  const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
-  let text = "";
-  while (!/"content":"[^"]/.test(text)) text += (await reader.read()).value;
-  const first = text.match(/^[^]*?"content":"[^"][^]*?\\n\\n/)[0];
-  const given = new ReadableStream({
-    start: (controller) => {
-      controller.enqueue(new TextEncoder().encode(first));
-      options.signal.addEventListener("abort", () => controller.error(options.signal.reason));
-    },
-  });
-  return new Response(given, { headers: response.headers });
-};
-"""
-
-
-@dataclass
-class Visit:
-    """One tab, and what it did."""
-
-    page: Page
-    requests: list[str] = field(default_factory=list)
-    troubles: list[str] = field(default_factory=list)
-
-    def dismiss(self, dialog: Dialog) -> None:
-        self.troubles.append(dialog.message)
-        dialog.dismiss()
-
-    def forgive(self, text: str) -> None:
-        """The browser itself reports each answer that is not 2xx as an error; a test names those it asked for."""
-        self.troubles = [trouble for trouble in self.troubles if text not in trouble]
-
-    @property
-    def turn(self) -> Locator:
-        return self.page.locator(".turn").last
-
-    @property
-    def prompt(self) -> Locator:
-        return self.page.locator("#prompt")
-
-    def enter(self, key: str) -> None:
-        self.page.locator("#key").fill(key)
-        self.page.locator("#gate-form button").click()
-
-    def ask(self, text: str = QUESTION) -> None:
-        self.prompt.fill(text)
-        self.page.locator("#send").click()
-
-    def finished(self) -> None:
-        expect(self.page.locator("#send")).to_be_visible(timeout=ANSWER_MS)
-        expect(self.page.locator("#stop")).to_be_hidden()
-
-    def recorded(self) -> Locator:
-        card = self.turn.locator(".ledger")
-        expect(card.locator(".ledger-line.done")).to_be_visible(timeout=LEDGER_MS)
-        return card
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield browser
-        browser.close()
-
-
-Visits = Callable[..., Visit]
-
-
-@pytest.fixture
-def visits(browser: Browser, site: Running) -> Iterator[Visits]:
-    """Opens the page in a fresh profile; takes the options of a Playwright context."""
-    opened: list[tuple[BrowserContext, Visit]] = []
-
-    def visit(script: str = "", **options: Any) -> Visit:
-        context = browser.new_context(**{"locale": "en-GB", **options})
-        context.add_init_script(WATCH_POLICY + script)
-        page = context.new_page()
-        made = Visit(page)
-        page.on("request", lambda request: made.requests.append(request.url))
-        page.on("console", lambda told: made.troubles.append(told.text) if told.type in ("error", "warning") else None)
-        page.on("pageerror", lambda error: made.troubles.append(str(error)))
-        page.on("dialog", made.dismiss)
-        opened.append((context, made))
-        page.goto(site.url)
-        return made
-
-    yield visit
-    for context, made in opened:
-        context.close()
-        assert [url for url in made.requests if not url.startswith(site.url + "/")] == []
-        assert made.troubles == []
-
-
-@pytest.fixture
-def talk(visits: Visits, site: Running) -> Visit:
-    """A visit with a key that the page took."""
-    visit = visits()
-    visit.enter(site.key)
-    expect(visit.prompt).to_be_focused()
-    return visit
-
-
-def scripted(visit: Visit, *events: object, status: int = 200, kind: str = "text/event-stream") -> None:
-    """The next answers are these events, or one JSON body where `kind` says so."""
-    body = "".join(f"data: {event if isinstance(event, str) else json.dumps(event)}\n\n" for event in events)
-    if kind == "application/json":
-        body = json.dumps(events[0])
-
-    def answer(route: Route) -> None:
-        route.fulfill(status=status, headers={"content-type": kind}, body=body)
-
-    visit.page.route("**/v1/chat/completions", answer)
-
-
-def sent(request: Request) -> list[str]:
-    """What both sides said, as the page sends it."""
-    return [message["content"] for message in json.loads(request.post_data or "")["messages"]]
-
-
-def piece(text: str, finish: str | None = None) -> dict[str, object]:
-    return {"choices": [{"index": 0, "delta": {"content": text}, "finish_reason": finish}]}
-
 
 # The key
 
@@ -169,7 +18,7 @@ def test_it_asks_for_a_key_first(visits: Visits) -> None:
     key = visit.page.get_by_label("API key", exact=True)
     expect(key).to_be_focused()
     expect(key).to_have_attribute("type", "password")
-    expect(visit.page.locator("#gate .notice")).to_contain_text("recorded in this site’s tamper-evident ledger")
+    expect(visit.page.locator("#gate .notice")).to_contain_text("in your organisation’s tamper-evident ledger")
     expect(visit.prompt).to_be_hidden()
     expect(visit.page.get_by_role("button", name="Forget key")).to_be_hidden()
 
@@ -179,7 +28,7 @@ def test_a_wrong_key_is_refused_and_can_be_mended(visits: Visits, site: Running,
     visit = visits()
     visit.enter(key)
     alert = visit.page.get_by_role("alert")
-    expect(alert).to_contain_text("This key is not accepted.")
+    expect(alert).to_contain_text("This key is not accepted: mistyped, revoked or expired.")
     field = visit.page.get_by_label("API key", exact=True)
     expect(field).to_be_focused()
     expect(field).to_have_attribute("aria-invalid", "true")
@@ -197,7 +46,7 @@ def test_no_key_at_all_is_asked_for(visits: Visits) -> None:
 
 def test_the_key_stays_in_the_tab_until_it_is_forgotten(talk: Visit, site: Running) -> None:
     page = talk.page
-    assert page.evaluate("[Object.values(sessionStorage), Object.values(localStorage)]") == [[site.key], []]
+    assert page.evaluate("[sessionStorage.getItem('rempart.key'), localStorage.length]") == [site.key, 0]
     page.reload()
     expect(talk.prompt).to_be_focused()
     page.get_by_role("button", name="Forget key").click()
@@ -206,6 +55,57 @@ def test_the_key_stays_in_the_tab_until_it_is_forgotten(talk: Visit, site: Runni
     assert page.evaluate("sessionStorage.length") == 0
     page.reload()
     expect(page.get_by_label("API key", exact=True)).to_be_focused()
+
+
+# The demonstration
+
+
+@pytest.mark.parametrize(
+    ("locale", "told", "question", "typed"),
+    [
+        ("en-GB", "This is a demonstration.", "What is the ledger?", "What is the ledger?"),
+        ("fr-FR", "Ceci est une démonstration.", "Qu’est-ce que le registre ?", "Qu'est-ce que le registre ?"),
+    ],
+)
+def test_the_guide_says_that_it_is_a_demonstration_and_offers_questions(
+    visits: Visits, site: Running, locale: str, told: str, question: str, typed: str
+) -> None:
+    visit = visits(locale=locale)
+    visit.enter(site.key)
+    expect(visit.page.locator("#demo")).to_contain_text(told)
+    expect(visit.page.locator("#demo").get_by_role("button")).to_have_count(3)
+    with visit.page.expect_request("**/v1/chat/completions") as request:
+        visit.page.get_by_role("button", name=question).click()
+    assert sent(request.value) == [typed]
+    expect(visit.page.locator("#demo")).to_be_hidden()
+    visit.finished()
+    expect(visit.prompt).to_be_focused()
+    expect(visit.turn.locator(".who").last).to_have_text(re.compile("guide · d[ée]monstration"))
+
+
+def with_models(visit: Visit, *names: str) -> None:
+    """The key may use these as well."""
+
+    def answer(route: Route) -> None:
+        response = route.fetch()
+        listed = response.json()
+        listed["data"] += [{"id": name} for name in names]
+        route.fulfill(response=response, json=listed)
+
+    visit.page.route("**/v1/models", answer)
+
+
+def test_a_model_that_is_chosen_for_work_is_no_demonstration(visits: Visits, site: Running) -> None:
+    visit = visits()
+    with_models(visit, "work")
+    visit.enter(site.key)
+    expect(visit.page.locator("#demo")).to_be_visible()
+    visit.page.get_by_label("Model").select_option("work")
+    expect(visit.page.locator("#demo")).to_be_hidden()
+    expect(visit.page.locator("#empty")).to_be_visible()
+    visit.scripted(piece("One.", "stop"), "[DONE]")
+    visit.ask()
+    expect(visit.turn.locator(".who").last).to_have_text("work")
 
 
 # The conversation
@@ -223,104 +123,8 @@ def test_a_message_is_answered_and_read_out(talk: Visit, site: Running) -> None:
     expect(talk.page.get_by_role("button", name="Copy answer")).to_be_visible()
 
 
-def test_the_card_shows_where_the_ledger_holds_it(talk: Visit, site: Running) -> None:
-    talk.page.context.grant_permissions(["clipboard-read", "clipboard-write"])
-    with talk.page.expect_response("**/v1/chat/completions") as asked:
-        talk.ask()
-    exchange = asked.value.headers["x-rempart-exchange"]
-    talk.finished()
-    card = talk.recorded()
-    shown = {
-        name: card.locator(f'[data-field="{name}"]').text_content() or ""
-        for name in ("request", "response", "size", "origin", "root")
-    }
-    trace = talk.page.request.get(
-        f"{site.url}/rempart/v1/exchanges/{exchange}", headers={"authorization": f"Bearer {site.key}"}
-    ).json()
-    indexes = {entry["type"]: str(entry["index"]) for entry in trace["entries"]}
-    assert (shown["request"], shown["response"]) == (indexes["request"], indexes["response"])
-    assert shown["origin"] == trace["checkpoint"]["origin"]
-    assert int(shown["size"]) > int(shown["response"])
-    card.get_by_text("In full").click()
-    root = card.locator('[data-field="whole-root"]').text_content() or ""
-    assert shown["root"] == f"{root[:8]}…{root[-8:]}"
-    for entry in trace["entries"]:
-        expect(card.locator(f'[data-field="leaf-{entry["type"]}"]')).to_have_text(entry["leaf_hash"])
-    card.get_by_role("button", name="Copy root").click()
-    expect(card.get_by_role("button", name="Copied")).to_be_focused()
-    assert talk.page.evaluate("navigator.clipboard.readText()") == root
-
-
-def test_the_browser_itself_checks_the_proof_and_the_signature(talk: Visit) -> None:
-    talk.ask()
-    talk.finished()
-    expect(talk.recorded().locator(".ledger-line")).to_have_text(
-        "Recorded in the ledger; this browser checked the proof."
-    )
-
-
-def _another_hash(trace: dict[str, Any]) -> None:
-    trace["proofs"][0]["hashes"][0] = "00" * 32
-
-
-def _another_entry(trace: dict[str, Any]) -> None:
-    trace["proofs"][0]["entry"] = trace["proofs"][0]["entry"].replace('"guide"', '"other"')
-
-
-def _another_leaf(trace: dict[str, Any]) -> None:
-    trace["entries"][0]["leaf_hash"] = "00" * 32
-
-
-def _another_root(trace: dict[str, Any]) -> None:
-    text, size, _, *rest = trace["proofs"][0]["checkpoint"].split("\n")
-    trace["proofs"][0]["checkpoint"] = "\n".join([text, size, "A" * 43 + "=", *rest])
-
-
-def _another_signature(trace: dict[str, Any]) -> None:
-    head, last = trace["proofs"][0]["checkpoint"].rstrip("\n").rsplit(" ", 1)
-    trace["proofs"][0]["checkpoint"] = f"{head} {last[:40]}{'B' if last[40] == 'A' else 'A'}{last[41:]}\n"
-
-
-def _another_exchange(trace: dict[str, Any]) -> None:
-    trace["exchange"] = "0" * 32
-
-
-def _no_proof(trace: dict[str, Any]) -> None:
-    trace["proofs"].pop()
-
-
-@pytest.mark.parametrize(
-    "forge",
-    [
-        *(_another_hash, _another_entry, _another_leaf, _another_root, _another_signature),
-        *(_another_exchange, _no_proof),
-    ],
-)
-def test_a_forged_proof_is_seen_by_the_browser(talk: Visit, forge: Callable[[dict[str, Any]], None]) -> None:
-    def answer(route: Route) -> None:
-        response = route.fetch()
-        trace = response.json()
-        if trace.get("proofs"):
-            forge(trace)
-        route.fulfill(response=response, json=trace)
-
-    talk.page.route("**/rempart/v1/exchanges/*", answer)
-    talk.ask()
-    talk.finished()
-    expect(talk.turn.locator(".ledger .ledger-line.failed")).to_have_text(
-        "The ledger’s proof does not hold. Tell your security officer.", timeout=LEDGER_MS
-    )
-
-
-def test_another_key_than_at_the_first_sight_is_told(talk: Visit) -> None:
-    talk.page.evaluate("localStorage.setItem('ledger-key', 'somebody else')")
-    talk.ask()
-    talk.finished()
-    expect(talk.turn.locator(".ledger .ledger-line.failed")).to_contain_text("another key", timeout=LEDGER_MS)
-
-
 def test_the_conversation_goes_along_and_can_be_begun_anew(talk: Visit) -> None:
-    scripted(talk, piece("One."), piece("", "stop"), "[DONE]")
+    talk.scripted(piece("One."), piece("", "stop"), "[DONE]")
     talk.ask("first")
     expect(talk.turn.locator(".answer")).to_have_text("One.")
     with talk.page.expect_request("**/v1/chat/completions") as second:
@@ -355,55 +159,6 @@ def test_stopping_leaves_the_page_usable(visits: Visits, site: Running, way: str
     visit.recorded()
 
 
-# What goes wrong
-
-
-def test_an_error_within_the_stream_keeps_what_came(talk: Visit) -> None:
-    error = {"message": "The engine gave up.", "type": "server_error", "param": None, "code": "engine_timeout"}
-    scripted(talk, piece("Half an ans"), {"error": error})
-    talk.ask()
-    talk.finished()
-    expect(talk.turn.locator(".answer")).to_have_text("Half an ans")
-    expect(talk.turn.locator(".error")).to_have_text(
-        "The model took too long to answer.The server says: The engine gave up."
-    )
-    expect(talk.page.get_by_role("status")).to_contain_text("The model took too long to answer.")
-
-
-def test_an_answer_that_breaks_off_says_so_and_can_be_asked_again(talk: Visit) -> None:
-    scripted(talk, piece("Half an ans"))
-    talk.ask("once")
-    expect(talk.turn.locator(".error")).to_have_text("The answer broke off before its end.")
-    talk.page.unroute("**/v1/chat/completions")
-    scripted(talk, piece("Whole.", "stop"), "[DONE]")
-    with talk.page.expect_request("**/v1/chat/completions") as again:
-        talk.page.get_by_role("button", name="Send again").click()
-    assert sent(again.value) == ["once"]
-    expect(talk.turn.locator(".answer")).to_have_text("Whole.")
-
-
-def test_a_refusal_is_told_in_both_languages(talk: Visit) -> None:
-    error = {"message": "Slow down.", "type": "rate_limit_error", "param": None, "code": "rate_limit_exceeded"}
-    scripted(talk, {"error": error}, status=429, kind="application/json")
-    talk.ask()
-    expect(talk.turn.locator(".error")).to_contain_text("Too many requests for now.")
-    talk.page.get_by_role("button", name="Français").click()
-    expect(talk.turn.locator(".error")).to_have_text(
-        "Trop de demandes pour l’instant. Attendez une minute, puis renvoyez.Le serveur indique : Slow down."
-    )
-    talk.forgive("429 (Too Many Requests)")
-
-
-def test_a_server_that_is_gone_is_named(talk: Visit) -> None:
-    talk.page.route("**/v1/chat/completions", lambda route: route.abort("connectionrefused"))
-    talk.ask()
-    expect(talk.turn.locator(".error")).to_have_text(
-        "The server cannot be reached. Check that it runs, then try again."
-    )
-    expect(talk.prompt).to_be_enabled()
-    talk.forgive("ERR_CONNECTION_REFUSED")
-
-
 # Languages
 
 
@@ -426,6 +181,14 @@ def test_french_is_a_switch_away_and_remembered(talk: Visit) -> None:
 @pytest.mark.parametrize(("locale", "lang"), [("fr-CA", "fr"), ("en-US", "en"), ("de-DE", "en")])
 def test_the_browser_chooses_the_first_language(visits: Visits, locale: str, lang: str) -> None:
     expect(visits(locale=locale).page.locator("html")).to_have_attribute("lang", lang)
+
+
+def test_french_breaks_no_line_before_its_punctuation(visits: Visits, site: Running) -> None:
+    visit = visits(locale="fr-FR")
+    visit.enter(site.key)
+    expect(visit.page.locator("#demo")).to_contain_text("«\u00a0guide\u00a0»", use_inner_text=True)
+    breakable = "[...document.body.textContent.matchAll(/ [;:?!»]|« /g)].map((found) => found[0])"
+    assert visit.page.evaluate(breakable) == []
 
 
 # For everybody
@@ -456,9 +219,17 @@ def test_all_of_it_works_by_keyboard_alone(visits: Visits, site: Running) -> Non
         if reached[-1] == "Skip to the content":
             break
     assert reached[-4:] == ["Copy answer", "Forget key", "Français", "Skip to the content"]
-    assert {"In full", "Copy root"} <= set(reached)
+    assert any(text.endswith("Proof details") for text in reached)
     keyboard.press("Enter")
     expect(page.locator("main")).to_be_focused()
+    for _ in range(2):
+        keyboard.press("Tab")
+    expect(visit.turn.locator(".ledger summary")).to_be_focused()
+    keyboard.press("Space")
+    expect(visit.turn.locator('[data-field="exchange"]')).to_be_visible()
+    keyboard.press("Tab")
+    expect(visit.turn.get_by_role("button", name="Copy id")).to_be_focused()
+    expect(visit.turn.get_by_role("button", name="Copy id")).to_be_in_viewport()
 
 
 def test_every_control_has_a_name_and_every_id_is_one(talk: Visit) -> None:
@@ -481,7 +252,7 @@ def test_nothing_hangs_over_the_side(visits: Visits, site: Running, locale: str,
     assert not visit.page.evaluate(too_wide)
     visit.enter(site.key)
     row = "| a long cell | another long cell | a third long cell |\n"
-    scripted(visit, piece(f"{'x' * 200}\n\n```\n{'y' * 200}\n```\n\n{row}|---|--:|:-:|\n{row}", "stop"), "[DONE]")
+    visit.scripted(piece(f"{'x' * 200}\n\n```\n{'y' * 200}\n```\n\n{row}|---|--:|:-:|\n{row}", "stop"), "[DONE]")
     visit.ask("z" * 200)
     expect(visit.turn.locator("td")).to_have_count(3)
     assert not visit.page.evaluate(too_wide)
@@ -494,101 +265,52 @@ def test_it_follows_the_theme_of_the_system(visits: Visits, scheme: str) -> None
     expect(visit.page.locator("body")).to_have_css("background-color", ground)
 
 
-# Text of a model is text of a stranger
-
-ATTACKS: Final = [
-    "<img src=x onerror=window.hacked=1>",
-    "<script>window.hacked=1</script>",
-    "<svg onload=window.hacked=1>",
-    "<svg><style><img src=x onerror=window.hacked=1></style></svg>",
-    '<iframe srcdoc="<script>parent.hacked=1</script>"></iframe>',
-    '<a href="javascript:window.hacked=1" onclick="window.hacked=1">x</a>',
-    '<p style="background:url(https://example.org/x)">x</p>',
-    "<form action=https://example.org><button>x</button></form>",
-    "[x](javascript:window.hacked=1)",
-    "[x](JaVaScRiPt:window.hacked=1)",
-    "[x](java\tscript:window.hacked=1)",
-    "[x](&#106;avascript:window.hacked=1)",
-    "[x](data:text/html,<script>window.hacked=1</script>)",
-    "[x](vbscript:x)",
-    "[x](file:///etc/passwd)",
-    "[x](//example.org)",
-    "[x](/v1/models)",
-    "<javascript:window.hacked=1>",
-    "![x](https://example.org/x.png)",
-    "![x](x.png)",
-    "![<img src=x onerror=window.hacked=1>](x)",
-    "[![x](https://example.org/x.png)](https://example.org)",
-    '[x](https://example.org "\\" onmouseover=window.hacked=1 x=\\"")',
-    '```"><img src=x onerror=window.hacked=1>\nx\n```',
-    "| <img src=x onerror=window.hacked=1> |\n|:-:|\n| x |",
-]
-SHOW: Final = """async (text) => {
-  const { render } = await import("/static/render.js");
-  const box = document.createElement("div");
-  document.body.append(box);
-  box.append(render(text));
-  const all = [...box.querySelectorAll("*")];
-  return {
-    tags: all.map((one) => one.localName),
-    attributes: all.flatMap((one) => one.getAttributeNames()),
-    links: all.filter((one) => one.hasAttribute("href")).map((one) => [one.protocol, one.rel, one.target]),
-    text: box.textContent,
-  };
-}"""
-TAGS: Final = {
-    *("h3", "h4", "h5", "h6", "p", "br", "hr", "blockquote", "pre", "code", "ul", "ol", "li"),
-    *("a", "em", "strong", "s", "table", "thead", "tbody", "tr", "th", "td"),
-}
+@pytest.mark.parametrize("width", [360, 1100])
+def test_the_name_of_the_model_is_shown_whole(visits: Visits, site: Running, width: int) -> None:
+    name = "mistral-small-3.2-24b-instruct-2506"
+    visit = visits(viewport={"width": width, "height": 640}, locale="fr-FR")
+    with_models(visit, name)
+    visit.enter(site.key)
+    visit.scripted(piece("One.", "stop"), "[DONE]")
+    visit.page.locator("#model").select_option(name)
+    visit.ask()
+    visit.finished()
+    room = visit.page.evaluate(
+        """() => {
+          const field = document.getElementById("model");
+          const style = getComputedStyle(field);
+          const pen = document.createElement("canvas").getContext("2d");
+          pen.font = style.font;
+          const padding = parseFloat(style.paddingLeft) + parseFloat(style.paddingRight);
+          return field.clientWidth - padding - pen.measureText(field.selectedOptions[0].text).width;
+        }"""
+    )
+    assert room >= 0
+    expect(visit.page.get_by_role("button", name="Nouvelle conversation")).to_be_in_viewport()
 
 
-@pytest.mark.parametrize("attack", ATTACKS)
-def test_an_attack_is_only_text(visits: Visits, attack: str) -> None:
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_every_text_stands_out_from_its_ground(visits: Visits, site: Running, scheme: str) -> None:
+    visit = visits(color_scheme=scheme)
+    visit.enter("rp_wrong")
+    expect(visit.page.get_by_role("alert")).to_be_visible()
+    assert visit.poor() == []
+    visit.enter(site.key)
+    expect(visit.page.locator("#demo")).to_be_visible()
+    assert visit.poor() == []
+    visit.ask()
+    visit.finished()
+    visit.recorded().get_by_text("Proof details").click()
+    visit.refused(503, "overloaded", "Too many exchanges are running.")
+    visit.ask()
+    visit.turn.locator(".error summary").click()
+    assert visit.poor() == []
+    visit.forgive("401 (Unauthorized)")
+    visit.forgive("503 (Service Unavailable)")
+
+
+def test_the_watch_sees_poor_contrast(visits: Visits) -> None:
+    """Without this test, silence of the one above would prove nothing."""
     visit = visits()
-    shown = visit.page.evaluate(SHOW, attack)
-    assert set(shown["tags"]) <= TAGS
-    assert set(shown["attributes"]) <= {"class", "href", "rel", "start", "target", "title"}
-    assert all(link == ["https:", "noreferrer noopener", "_blank"] for link in shown["links"])
-    assert shown["text"].strip()
-    assert visit.page.evaluate("window.hacked") is None
-
-
-def test_attacks_in_a_conversation_stay_inert(talk: Visit) -> None:
-    attack = "\n\n".join(ATTACKS)
-    scripted(talk, *(piece(part) for part in re.findall(r"(?s).{1,7}", attack)), "[DONE]")
-    talk.ask(attack)
-    talk.finished()
-    expect(talk.turn.locator(".asked")).to_contain_text("<img src=x onerror=window.hacked=1>")
-    expect(talk.turn.locator(".answer")).to_contain_text("<img src=x onerror=window.hacked=1>")
-    expect(talk.turn.locator(":is(.asked, .answer) :is(img, script, svg, iframe, form, style)")).to_have_count(0)
-    assert talk.page.evaluate("window.hacked") is None
-
-
-@pytest.mark.parametrize("address", ["https://example.org/a", "http://example.org/a", "mailto:a@example.org"])
-def test_an_honest_link_stays_and_tells_nothing(visits: Visits, address: str) -> None:
-    shown = visits().page.evaluate(SHOW, f"[here]({address})")
-    assert shown["links"] == [[address.split(":")[0] + ":", "noreferrer noopener", "_blank"]]
-
-
-def test_markdown_has_its_structure(visits: Visits) -> None:
-    text = "# One\n\n**b** *i* ~~s~~ `c`\n\n3. x\n\n- y\n\n> q\n\n```py\nz\n```\n\n| a |\n|--:|\n| b |\n\n---"
-    shown = visits().page.evaluate(SHOW, text)
-    assert set(shown["tags"]) == TAGS - {"a", "br", "h4", "h5", "h6"}
-    assert "style" not in shown["attributes"]
-
-
-# The watch itself
-
-
-def test_the_watch_sees_what_it_should(visits: Visits) -> None:
-    """A broken policy and a foreign request would be noticed; without this test, silence would prove nothing."""
-    visit = visits()
-    visit.page.evaluate("fetch('https://example.org/').catch(() => {})")
-    visit.page.evaluate("document.body.insertAdjacentHTML('beforeend', '<img src=x onerror=window.hacked=1>')")
-    visit.page.wait_for_function("performance.now() > 0")
-    expect(visit.page.locator("img")).to_have_count(1)
-    assert visit.page.evaluate("window.hacked") is None
-    assert any("connect-src" in trouble for trouble in visit.troubles)
-    assert any("script-src" in trouble for trouble in visit.troubles)
-    visit.troubles.clear()
-    visit.requests.clear()
+    visit.page.evaluate("document.querySelector('#gate-title').style.color = '#bbb'")
+    assert [found[2] for found in visit.poor()] == ["Your API key"]

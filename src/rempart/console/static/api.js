@@ -19,6 +19,13 @@ export async function listModels(key, signal) {
   return list.data.map((model) => model.id);
 }
 
+// Whether an engine is down, so that models may be missing from the list. Health is told to everybody.
+export async function engineIsDown(signal) {
+  const response = await reach("/readyz", { signal });
+  const { engines } = await jsonOf(response);
+  return Object.values(engines || {}).some((state) => state !== "up");
+}
+
 // What an exchange became in the ledger.
 export async function lookUp(exchange, key, signal) {
   return await read(`/rempart/v1/exchanges/${encodeURIComponent(exchange)}`, key, signal);
@@ -46,9 +53,12 @@ async function read(path, key, signal) {
 async function send(path, key, options) {
   // A header takes no other characters than these; fetch would report one as a failure of the network.
   if (!/^[\x21-\x7e]+$/.test(key)) throw new ApiError("", "invalid_api_key");
+  return await reach(path, { ...options, headers: { ...options.headers, authorization: `Bearer ${key}` } });
+}
+
+async function reach(path, options) {
   try {
-    const headers = { ...options.headers, authorization: `Bearer ${key}` };
-    return await fetch(path, { ...options, headers, credentials: "omit", cache: "no-store", redirect: "error" });
+    return await fetch(path, { ...options, credentials: "omit", cache: "no-store", redirect: "error" });
   } catch (error) {
     throw asApiError(error, "");
   }
@@ -56,10 +66,13 @@ async function send(path, key, options) {
 
 // An answer that is not OpenAI's shape comes from something in between, such as a proxy: its status must do.
 async function refusal(response, exchange) {
-  const json = (response.headers.get("content-type") || "").startsWith("application/json");
-  const body = json ? await response.json() : {};
-  const error = body.error || {};
+  const error = (await jsonOf(response)).error || {};
   return new ApiError(error.message || `HTTP ${response.status}`, error.code || "other", exchange);
+}
+
+async function jsonOf(response) {
+  const json = (response.headers.get("content-type") || "").startsWith("application/json");
+  return json ? await response.json() : {};
 }
 
 async function* pieces(body, exchange) {

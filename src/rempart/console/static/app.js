@@ -8,8 +8,8 @@ const SAID_MS = 10000;
 function main() {
   startLanguage();
   const announce = makeAnnouncer(document.getElementById("announcer"));
-  const chat = new Chat(announce);
-  const gate = new Gate((key, models) => chat.open(key, models));
+  const gate = new Gate((key, models, same) => chat.open(key, models, same));
+  const chat = new Chat(announce, { again: (goesOn) => gate.again(goesOn), retry: () => gate.start() });
   const button = document.getElementById("language");
   nameLanguageButton(button);
   button.addEventListener("click", () => {
@@ -21,6 +21,10 @@ function main() {
     gate.lock();
     announce(word("key_forgotten"));
   });
+  // What somebody unfolds should not lie under the field at the bottom.
+  document.addEventListener("toggle", ({ target }) => {
+    if (target.open && target.contains(document.activeElement)) target.scrollIntoView({ block: "nearest" });
+  }, true);
   gate.start();
 }
 

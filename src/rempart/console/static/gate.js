@@ -2,16 +2,14 @@
 import { listModels } from "./api.js";
 import { say } from "./language.js";
 import { showError } from "./problems.js";
-import { forget, recall, remember } from "./storage.js";
-
-const KEPT = "rempart.key";
+import { forgetKey, forgetTab, keepKey, keptKey } from "./tab.js";
 
 export class Gate {
-  // `opened` gets the key and the models it may use.
+  // `opened` gets the key, the models it may use, and whether it is the key this tab had already.
   constructor(opened) {
     this.opened = opened;
     this.parts = Object.fromEntries(
-      ["gate", "gate-form", "gate-error", "key", "forget"].map((id) => [id, document.getElementById(id)]),
+      ["gate", "gate-form", "gate-error", "gate-goes-on", "key", "forget"].map((id) => [id, document.getElementById(id)]),
     );
     this.submit = this.parts["gate-form"].querySelector("button");
     this.parts["gate-form"].addEventListener("submit", (event) => {
@@ -21,13 +19,28 @@ export class Gate {
   }
 
   async start() {
-    const kept = recall("sessionStorage", KEPT);
-    if (kept) await this.#try(kept);
-    else this.#show();
+    const kept = keptKey();
+    if (kept) {
+      await this.#try(kept);
+    } else {
+      forgetTab();
+      this.#show();
+    }
   }
 
   lock() {
-    forget("sessionStorage", KEPT);
+    forgetTab();
+    this.parts["gate-goes-on"].hidden = true;
+    this.parts["gate-error"].hidden = true;
+    this.parts.key.value = "";
+    this.parts.key.removeAttribute("aria-invalid");
+    this.#show();
+  }
+
+  // Ask for another key. A conversation that goes on with it may still be cleared instead.
+  again(goesOn) {
+    forgetKey();
+    this.parts["gate-goes-on"].hidden = !goesOn;
     this.#show();
   }
 
@@ -44,14 +57,16 @@ export class Gate {
     say(this.submit, "gate_wait");
     try {
       const models = await listModels(key);
-      remember("sessionStorage", KEPT, key);
+      const same = keptKey() === key;
+      keepKey(key);
       field.value = "";
       field.removeAttribute("aria-invalid");
       this.parts.gate.hidden = true;
+      this.parts["gate-goes-on"].hidden = true;
       this.parts.forget.hidden = false;
-      this.opened(key, models);
+      this.opened(key, models, same);
     } catch (error) {
-      if (error.code === "invalid_api_key") forget("sessionStorage", KEPT);
+      if (error.code === "invalid_api_key") this.#refused();
       field.value = key;
       this.#show();
       field.setAttribute("aria-invalid", "true");
@@ -62,9 +77,15 @@ export class Gate {
     }
   }
 
+  // A conversation that is being gone on with is not on the page now, and not lost by a mistyped key.
+  #refused() {
+    if (this.parts["gate-goes-on"].hidden) forgetTab();
+    else forgetKey();
+  }
+
   #show() {
     this.parts.gate.hidden = false;
-    this.parts.forget.hidden = true;
+    this.parts.forget.hidden = this.parts["gate-goes-on"].hidden;
     this.parts.key.focus();
     this.parts.key.select();
   }

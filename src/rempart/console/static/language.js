@@ -22,7 +22,7 @@ export function language() {
 
 // The words for `key`, with each {name} replaced by its value.
 export function word(key, values = {}) {
-  return WORDS[language()][key].replace(/\{(\w+)\}/g, (_, name) => values[name]);
+  return typeset(WORDS[language()][key]).replace(/\{(\w+)\}/g, (_, name) => values[name]);
 }
 
 export function hasWord(key) {
@@ -40,6 +40,11 @@ export function say(element, key, values = {}) {
 export function label(element, key) {
   element.dataset.wordLabel = key;
   element.setAttribute("aria-label", word(key));
+}
+
+// French sets a space before high punctuation and inside its quotation marks, at which no line may break.
+function typeset(text) {
+  return language() === "fr" ? text.replace(/ (?=[;:?!»])|(?<=«) /g, "\u00a0") : text;
 }
 
 function use(code) {

@@ -5,23 +5,28 @@ import { recall, remember } from "./storage.js";
 const ED25519 = 1;
 const KNOWN = "ledger-key";
 
-// Throws when anything does not hold. Gives "signed", or "unsigned" where this browser cannot check Ed25519.
-export async function check(trace) {
-  if (trace.proofs.length !== trace.entries.length) throw new Error("a proof is missing");
+// Throws when anything does not hold of the entries of `exchange`, the one that was asked for. `signed` is false where this browser cannot check Ed25519; `checkpoint` is the
+// one that covers the last entry, its root in hex.
+export async function check(trace, exchange) {
+  if (!trace.entries.length || trace.proofs.length !== trace.entries.length) throw new Error("a proof is missing");
   const { origin, key, id } = verifier(trace.vkey);
-  let signed = "signed";
+  let signed = true;
+  let checkpoint = null;
   for (const [at, proof] of trace.proofs.entries()) {
     const entry = JSON.parse(proof.entry);
-    if (entry.exchange !== trace.exchange || proof.index !== trace.entries[at].index) throw new Error("another entry");
+    const told = trace.entries[at];
+    const same = entry.exchange === exchange && entry.type === told.type && proof.index === told.index;
+    if (!same) throw new Error("another entry");
     const note = parse(proof.checkpoint);
     if (note.origin !== origin) throw new Error("another log");
     const leaf = await sha256(0, new TextEncoder().encode(proof.entry));
-    if (hex(leaf) !== trace.entries[at].leaf_hash) throw new Error("another leaf");
+    if (hex(leaf) !== told.leaf_hash) throw new Error("another leaf");
     const root = await climb(proof.index, note.size, leaf, proof.hashes.map(bytes));
     if (hex(root) !== hex(note.root)) throw new Error("another root");
-    if (!(await verify(note, origin, id, key))) signed = "unsigned";
+    if (!(await verify(note, origin, id, key))) signed = false;
+    checkpoint = { origin, size: note.size, root: hex(note.root) };
   }
-  return signed;
+  return { signed, checkpoint };
 }
 
 // The key that signs is remembered at first sight: false when it is another one now.

@@ -1,4 +1,4 @@
-// What this browser keeps: the key for the tab (sessionStorage), the language for longer (localStorage).
+// What this browser keeps: some things for the tab (sessionStorage), some for longer (localStorage).
 
 const memory = { localStorage: new Map(), sessionStorage: new Map() };
 
@@ -17,10 +17,21 @@ export function recall(area, name) {
   return (store ? store.getItem(name) : memory[area].get(name)) || "";
 }
 
+// True when it outlives this page.
 export function remember(area, name, value) {
   const store = allowed(area);
-  if (store) store.setItem(name, value);
-  else memory[area].set(name, value);
+  if (!store) {
+    memory[area].set(name, value);
+    return false;
+  }
+  try {
+    store.setItem(name, value);
+  } catch (error) {
+    if (error.name !== "QuotaExceededError") throw error;
+    console.info("The storage of this tab is full.", name);
+    return false;
+  }
+  return true;
 }
 
 export function forget(area, name) {
