@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from rempart.config.load import is_loopback
+from rempart.config.check import is_loopback
 from rempart.config.settings import Engine as EngineSettings
 from rempart.config.settings import Server, Settings
 from rempart.console.pages import Pages
@@ -30,7 +30,7 @@ from rempart.engines.openai import Endpoint, OpenAIEngine, tls_context
 from rempart.engines.port import Engine
 from rempart.engines.router import Router
 from rempart.errors import ConfigError, DirectoryLocked, KeystoreError
-from rempart.formats.gguf import read_header
+from rempart.formats.gguf import GgufHeader, NotGguf, read_header
 from rempart.gateway.administration import Administration, Verb
 from rempart.gateway.app import Gateway, Parts, Policy
 from rempart.gateway.control import NotRunning, ask
@@ -170,16 +170,33 @@ def _embedded_model(settings: EngineSettings, data: Path, progress: Progress | N
         created = int(path.stat().st_mtime)
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}.", hint="Give a GGUF file with --model.") from error
-    trained = header.context_tokens or _CONTEXT_DEFAULT
     return EmbeddedModel(
         path=path.resolve(),
-        name=settings.model_name or ("guide" if settings.model is None else path.stem),
+        name=_model_name(settings),
         digest=digest,
         created=created,
-        context_tokens=min(settings.context_tokens, trained),
+        context_tokens=_context(settings, header),
         parallel=settings.parallel,
         threads=settings.threads,
     )
+
+
+def context_of(settings: EngineSettings) -> int | None:
+    """Tokens that one sequence of an embedded engine will have; None when its file cannot be read."""
+    try:
+        with (settings.model or guide_path()).open("rb") as file:
+            return _context(settings, read_header(file))
+    except (OSError, NotGguf):
+        return None
+
+
+def _context(settings: EngineSettings, header: GgufHeader) -> int:
+    return min(settings.context_tokens, header.context_tokens or _CONTEXT_DEFAULT)
+
+
+def _model_name(settings: EngineSettings) -> str:
+    """What clients call the model of an embedded engine."""
+    return settings.model_name or ("guide" if settings.model is None else settings.model.stem)
 
 
 def guide_path() -> Path:
@@ -218,6 +235,7 @@ def _settings_facts(settings: Settings, keystore: Keystore) -> dict[str, Fact]:
                 text = msgspec.json.encode(value, enc_hook=str)
                 shown[f"{section}.{name}"] = "hmac:" + hmac.digest(secret, text, "sha256").hex()
     shown["engines"] = len(settings.engines)
+    shown["engines.plain_http"] = sum(engine.plain_http for engine in settings.engines)
     text = msgspec.json.encode(settings.engines, enc_hook=str)
     shown["engines.digest"] = "hmac:" + hmac.digest(secret, text, "sha256").hex()
     return {"settings": shown}
