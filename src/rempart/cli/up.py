@@ -199,7 +199,7 @@ def _question(ready: _Ready) -> list[str]:
     body = shlex.quote(msgspec.json.encode(message).decode())
     key = ready.key or "$REMPART_KEY"
     return [
-        "Ask it something:",
+        "Ask it something:" if ready.key else "Ask it something, with your API key in REMPART_KEY:",
         "",
         f"  curl -w '\\n' {ready.url}/v1/chat/completions -H \"Authorization: Bearer {key}\" \\",
         f"    -H 'Content-Type: application/json' -d {body}",

@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import errno
 import logging
+import math
 import socket
 from collections import Counter
 from collections.abc import Callable, Coroutine, Generator, Mapping
@@ -101,7 +102,8 @@ async def serve(
     server = _Uvicorn(_configuration(gateway, address))
     async with asyncio.TaskGroup() as tasks:
         serving = tasks.create_task(server.serve(sockets=[sock]))
-        clock = tasks.create_task(_clock(gateway, server))
+        warning = TurnedAway()
+        clock = tasks.create_task(_clock(gateway, server, warning))
         announce = tasks.create_task(ready())
         stopping = tasks.create_task(stop.drain.wait())
         await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
@@ -110,6 +112,7 @@ async def serve(
         for task in (announce, stopping, clock):
             task.cancel()
         server.should_exit = True
+    warning.look(gateway.turned_away, math.inf)
 
 
 async def _drain(gateway: Gateway, cut: asyncio.Event) -> None:
@@ -160,10 +163,9 @@ def _configuration(gateway: Gateway, address: Address) -> uvicorn.Config:
     )
 
 
-async def _clock(gateway: Gateway, server: uvicorn.Server) -> None:
+async def _clock(gateway: Gateway, server: uvicorn.Server, warning: TurnedAway) -> None:
     """Once a second: deadlines of connections and exchanges; once a minute: what the ledger counts."""
     loop = asyncio.get_running_loop()
-    warning = TurnedAway()
     while True:
         await asyncio.sleep(1.0)
         now = loop.time()
@@ -180,7 +182,7 @@ class TurnedAway:
         self._quiet_until = 0.0
 
     def look(self, counts: Mapping[str, int], now: float) -> None:
-        """`counts`: error code -> requests since the start; `now` in loop time."""
+        """`counts`: error code -> requests since the start; `now` in loop time, without end for the last look."""
         new = Counter(counts) - self._told
         if new and now >= self._quiet_until:
             self._told, self._quiet_until = Counter(counts), now + _MINUTE_S
