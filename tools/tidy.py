@@ -19,11 +19,13 @@ FUNCTION_LINES_MAX = 70
 PARAMETERS_MAX = 6
 PURE = (
     *("src/rempart/wire", "src/rempart/exchange", "src/rempart/formats"),
-    *(f"src/rempart/ledger/{name}.py" for name in ("merkle", "tiles", "checkpoint", "entry", "body", "frames", "ggm")),
+    *(f"src/rempart/ledger/log/{name}.py" for name in ("merkle", "tiles", "entry", "proof", "policy")),
+    *("src/rempart/ledger/log/checkpoint.py", "src/rempart/ledger/log/cosignature.py"),
+    *("src/rempart/ledger/keys/body.py", "src/rempart/ledger/keys/ggm.py", "src/rempart/ledger/store/frames.py"),
 )
 CLOCKS = frozenset({"time", "monotonic", "perf_counter", "now", "utcnow", "today"})
-# The two borders where a broad except is right: the request edge and the sequencer's loop.
-BORDERS = frozenset({"src/rempart/gateway/app.py", "src/rempart/gateway/perform.py", "src/rempart/gateway/control.py"})
+# The borders where a broad except is right: the request edge and the server's clock.
+BORDERS = frozenset(f"src/rempart/gateway/{name}.py" for name in ("app", "perform", "control", "server"))
 ENVIRONMENT = ("src/rempart/config", "src/rempart/cli", "src/rempart/testing", "src/rempart/bench")
 
 

@@ -92,6 +92,13 @@ class HeadersTooLarge(InvalidRequest):
     http_status = 431
 
 
+class UnsupportedEncoding(InvalidRequest):
+    """A transfer coding other than `chunked` (RFC 9112 section 6.1)."""
+
+    code = "unsupported_encoding"
+    http_status = 501
+
+
 class RequestTimeout(InvalidRequest):
     """The client did not send its request in time."""
 
@@ -195,6 +202,13 @@ class LedgerCorrupt(RempartError):
     code = "ledger_corrupt"
     http_status = 503
     exit_code = 1
+
+
+class IndexDamaged(RempartError):
+    """A part of the search index is not what was written. The ledger is untouched; the index is rebuilt from it."""
+
+    code = "index_damaged"
+    http_status = 503
 
 
 class KeystoreError(RempartError):

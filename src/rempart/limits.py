@@ -16,6 +16,10 @@ connections_max: Final = 12_000
 model_name_chars_max: Final = 256
 subject_chars_max: Final = 256
 choices_max: Final = 128
+prompts_max: Final = 2_048
+json_values_max: Final = 500_000
+parse_here_bytes_max: Final = 64 * 1024
+bodies_bytes_max: Final = 512 * 1024 * 1024
 
 # What an exchange may take.
 exchanges_max: Final = 4_096
@@ -24,6 +28,8 @@ engine_connect_s: Final = 5.0
 engine_first_byte_s: Final = 300.0
 engine_between_bytes_s: Final = 120.0
 answer_bytes_max: Final = 32 * 1024 * 1024
+model_list_bytes_max: Final = 1024 * 1024
+tokens_per_exchange_max: Final = 1_000_000_000
 event_bytes_max: Final = 1024 * 1024
 client_stall_s: Final = 60.0
 cancel_s: Final = 1.0
@@ -34,6 +40,7 @@ drain_dead_s: Final = 5.0
 entry_bytes_max: Final = 65_535
 commit_records_max: Final = 256
 piece_sync_s: Final = 0.25
+sync_here_s: Final = 0.005
 integrate_s: Final = 1.0
 segment_bytes: Final = 64 * 1024 * 1024
 reserve_bytes_per_exchange: Final = 8 * 1024
@@ -49,6 +56,23 @@ policy_logs_max: Final = 64
 policy_witnesses_max: Final = 64
 policy_groups_max: Final = 64
 cosignature_leeway_s: Final = 60.0
+
+# Search.
+index_block_bytes: Final = 4096
+index_word_chars_max: Final = 64
+index_words_max: Final = 100_000
+index_text_chars_max: Final = 32 * 1024 * 1024
+index_text_depth_max: Final = 64
+index_memory_bytes: Final = 192 * 1024 * 1024
+index_run_bytes_max: Final = 64 * 1024 * 1024
+index_batch_entries: Final = 65_536
+index_lock_s: Final = 60.0
+index_lock_poll_s: Final = 0.05
+index_snapshots_max: Final = 8
+query_chars_max: Final = 1_024
+query_terms_max: Final = 32
+results_max: Final = 10_000
+phrase_candidates_max: Final = 2_000
 
 # Engines.
 engine_ask_s: Final = 1.0

@@ -35,7 +35,7 @@ def test_links_between_pages_lead_somewhere(page: Path) -> None:
         assert (page.parent / link).exists(), link
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", [page for page in PAGES if page.parent.name != "adr"], ids=lambda page: page.name)
 def test_commands_in_pages_exist(page: Path) -> None:
     for line in re.findall(r"(?:^|[`/ ])rempart ((?:up|key|ledger|config)\b[^`\n#]*)", page.read_text(), re.MULTILINE):
         words = line.split()

@@ -10,6 +10,7 @@ import aiohttp
 import openai
 import pytest
 
+from rempart import limits
 from rempart.bench.running import Running, rempart, running
 from rempart.testing.scripted import ScriptedServer
 
@@ -145,7 +146,7 @@ async def test_a_client_that_leaves_stops_the_engine_and_is_recorded(
         (b'{"model":"scripted","messages":"hello"}', "messages"),
         (b'{"model":"scripted","messages":[{"role":"user"}],"n":0}', "n"),
         (b'{"model":"scripted","messages":[{"role":"user"}],"n":"two"}', "n"),
-        (b'{"messages":[{"role":"user"}]}', None),
+        (b'{"messages":[{"role":"user"}]}', "model"),
         (b"[" * 100_000, None),
         (b"", None),
     ],
@@ -238,3 +239,36 @@ async def test_tools_reach_the_engine_and_their_calls_the_official_client(
     assert entry["finish"] == ["tool_calls"]
     recorded = entry["said"]["response"]["choices"][0]["message"]["tool_calls"][0]["function"]
     assert recorded == {"name": "weather", "arguments": '{"city": "Lyon"}'}
+
+
+async def test_a_stream_ends_when_its_key_is_revoked(site: Running) -> None:
+    made = json.loads(
+        (await asyncio.to_thread(rempart, "key", "create", "--name", "x", "--json", data=site.data)).stdout
+    )
+    async with (
+        aiohttp.ClientSession(site.url, headers={"Authorization": f"Bearer {made['key']}"}) as http,
+        http.post("/v1/chat/completions", json=_chat("hang-after 2", stream=True)) as response,
+    ):
+        assert await response.content.readuntil(b"\n\n")
+        await asyncio.to_thread(rempart, "key", "revoke", made["id"], data=site.data)
+        rest = await response.content.read()
+    assert b'"code":"invalid_api_key"' in rest
+    assert not rest.rstrip().endswith(b"[DONE]")
+    assert (await _outcome(site, response.headers["x-rempart-exchange"]))["outcome"] == "cut"
+
+
+async def test_an_engine_that_lies_about_its_tokens_stops_nothing(http: aiohttp.ClientSession, site: Running) -> None:
+    status, _, exchange = await _ask(http, "lies")
+    assert status == 200
+    said = await _outcome(site, exchange)
+    assert said["tokens_prompt"] <= limits.tokens_per_exchange_max
+    assert await asyncio.to_thread(site.stop) == 0
+
+
+async def test_an_answer_of_countless_choices_is_recorded_and_charged(
+    http: aiohttp.ClientSession, site: Running
+) -> None:
+    status, _, exchange = await _ask(http, "choices 20000")
+    assert status == 200
+    said = await _outcome(site, exchange)
+    assert (said["outcome"], said["finish"]) == ("ok", ["stop"])

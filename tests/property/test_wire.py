@@ -180,8 +180,8 @@ STREAMS = st.builds(
 
 
 def by_the_standard(stream: bytes) -> list[bytes]:
-    """WHATWG HTML section 9.2.6, said naively. A last line end that may be half of one is no line end yet."""
-    text = stream.decode().removeprefix("\ufeff").removesuffix("\r").replace("\r\n", "\n").replace("\r", "\n")
+    """WHATWG HTML section 9.2.6, said naively."""
+    text = stream.decode().removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
     payloads: list[bytes] = []
     data: list[str] = []
     for line in text.split("\n")[:-1]:

@@ -152,9 +152,10 @@ def _ready(settings: Settings, name: tuple[Any, ...], site: Site, key: str) -> _
     host = settings.server.host
     url = f"{scheme}://{f'[{host}]' if ':' in host else host}:{name[1]}"
     router = site.gateway.parts.router
-    models, down = router.models(), router.down()
+    models, engines = router.models(), router.states()
+    down = {name: why for name, why in engines.items() if why}
     return _Ready(
-        ready=router.up(),
+        ready=not all(engines.values()),
         url=url,
         page=f"{url}/",
         vkey=read_vkey(settings.data),

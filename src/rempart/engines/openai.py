@@ -143,7 +143,7 @@ class OpenAIEngine:
         response = await self._client.request(place.url, head.encode(), b"")
         try:
             await self._check(response)
-            return await response.whole(limits.answer_bytes_max)
+            return await response.whole(limits.model_list_bytes_max)
         finally:
             response.close()
 

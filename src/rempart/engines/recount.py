@@ -10,6 +10,7 @@ from typing import Any, Final, TypeAlias
 
 import msgspec
 
+from rempart.wire.answers import nonsense
 from rempart.wire.job import Job
 
 Ask: TypeAlias = Callable[[Job], Awaitable[bytes]]
@@ -75,4 +76,7 @@ async def _count(text: str | list[int], job: Job, ask: Ask) -> int:
         return len(text)
     body = msgspec.json.encode({"content": text})
     told = await ask(Job(path="/tokenize", body=body, exchange=job.exchange))
-    return len(msgspec.json.decode(told, type=_Tokens).tokens)
+    try:
+        return len(msgspec.json.decode(told, type=_Tokens).tokens)
+    except msgspec.DecodeError as error:
+        raise nonsense() from error

@@ -66,11 +66,9 @@ class Router:
     def models(self) -> Sequence[Target]:
         return [served[0][0] for served in self._served.values()]
 
-    def up(self) -> bool:
-        return len(self._down) < len(self._engines)
-
-    def down(self) -> Mapping[str, str]:
-        return dict(self._down)
+    def states(self) -> Mapping[str, str]:
+        """Engine name -> why it is not ready; empty when it is."""
+        return {engine.name: self._down.get(engine.name, "") for engine in self._engines}
 
     async def refresh(self) -> None:
         """Ask every engine now."""

@@ -17,6 +17,7 @@ from typing import Any, Final
 
 import msgspec
 
+from rempart import limits
 from rempart.errors import EngineError, RempartError
 from rempart.exchange import commands as c
 from rempart.exchange import events as e
@@ -25,7 +26,7 @@ from rempart.wire.assemble import Assembler
 from rempart.wire.errors import error_body
 from rempart.wire.facts import Fact
 from rempart.wire.job import Job
-from rempart.wire.requests import Call, engine_body
+from rempart.wire.requests import BYTES_A_TOKEN, Call, engine_body
 from rempart.wire.sse import DONE, frame
 
 
@@ -64,8 +65,6 @@ TRANSITIONS: Final[Mapping[State, Mapping[type[e.Event], tuple[State, ...]]]] = 
 }
 
 _STATUS_CLIENT_LEFT: Final = 499
-_BYTES_A_TOKEN: Final = 4
-_TOKENS_MAX: Final = 2**53 - 1
 _json = msgspec.json.Encoder()
 
 
@@ -171,7 +170,7 @@ class Exchange:
         except EngineError as error:
             return self._broken_off("failed", error)
         body = event.body if answer.model in ("", self._call.model) else renamed(event.body, self._call.model)
-        self._count(answer.usage)
+        self._count(answer.usage, len(event.body) if self._call.operation != "embedding" else 0)
         self._last = c.Send(status=200, body=body)
         return self._record_response("ok", 200, "", {"response": msgspec.Raw(body)}, answer.finish)
 
@@ -228,7 +227,7 @@ class Exchange:
         if error:
             facts["error"] = error
         if any(finish):
-            facts["finish"] = [_word(reason) for reason in finish]
+            facts["finish"] = list(dict.fromkeys(_word(reason) for reason in finish))
         if self._request is not None:
             facts["request"] = self._request
             facts["tokens_prompt"], facts["tokens_completion"] = self._tokens
@@ -244,7 +243,7 @@ class Exchange:
             facts["engine"] = self._admitted.engine
         return facts
 
-    def _count(self, usage: Usage | None) -> None:
+    def _count(self, usage: Usage | None, answer_bytes: int = 0) -> None:
         if usage is not None:
             self._engine_counted = True
             # Some engines tell what the last of several choices took; each piece that came is a token at least.
@@ -252,15 +251,15 @@ class Exchange:
             self._tokens = (_bounded(usage.prompt_tokens), max(_bounded(usage.completion_tokens), came))
             return
         # Without the engine's own count a quota must still hold: text is about four bytes a token.
-        prompt = len(self._call.received) // _BYTES_A_TOKEN if self._call else 0
-        self._tokens = (prompt, self._assembler.counted if self._assembler else 0)
+        prompt = self._call.tokens_prompt if self._call else 0
+        self._tokens = (prompt, self._assembler.counted if self._assembler else answer_bytes // BYTES_A_TOKEN)
 
     def _settle(self) -> c.Settle:
         return c.Settle(tokens_prompt=self._tokens[0], tokens_completion=self._tokens[1])
 
 
 def _bounded(count: int | None) -> int:
-    return min(max(count or 0, 0), _TOKENS_MAX)
+    return min(max(count or 0, 0), limits.tokens_per_exchange_max)
 
 
 def _word(reason: str) -> str:

@@ -94,8 +94,8 @@ class Administration:
         row, mac = self._table.get(str(args.get("id", "")))
         if not row.revoked:
             row = msgspec.structs.replace(row, revoked=int(time.time()))
-            self._table.put(row, mac)
             self._ring.put(row, mac)
+            self._table.put(row, mac)
             _log.info("key revoked", extra={"key": row.id})
             await self._journal.event("key", {"key": row.id, "change": "revoked"})
         return shown(row)

@@ -8,7 +8,7 @@ from typing import Protocol
 from rempart.errors import ModelNotFound, Overloaded
 from rempart.gateway.ports import Engine, Router
 from rempart.identity.caller import Caller
-from rempart.identity.quota import Meter, Reservation
+from rempart.identity.quota import Meter, Reservation, Wanted
 from rempart.wire.job import Target
 from rempart.wire.requests import Call
 
@@ -45,7 +45,8 @@ class Admission:
             )
         found = self._router.route(call.model)
         self.model = found[0].model
-        self._reservation = self._meter.admit(self._caller, call.tokens_asked, time.time())
+        wanted = Wanted(prompt=call.tokens_prompt, completion=call.tokens_asked, choices=call.choices)
+        self._reservation = self._meter.admit(self._caller, wanted, time.time(), time.monotonic())
         return found
 
     def settle(self, tokens_prompt: int, tokens_completion: int) -> None:

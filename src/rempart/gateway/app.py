@@ -42,6 +42,7 @@ from rempart.ledger.reading.prove import Proven
 
 _log = logging.getLogger("rempart.gateway")
 _SANE_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
+_HOST = re.compile(rb"(\[[0-9A-Fa-f:.]+\]|[^:@/\[\]]+)(?::[0-9]{1,5})?")
 _MINUTE_S = 60.0
 # After the drain's limit everything left is cut; recording that takes moments.
 _CUT_S = 5.0
@@ -162,13 +163,15 @@ class Gateway:
             await request.reply_error(error)
 
     def _check_host(self, request: Request) -> None:
-        host = request.single(b"host").decode("latin-1").lower()
-        name = host.rsplit(":", 1)[0] if not host.endswith("]") else host
-        if name not in self._policy.allowed_hosts:
+        if not self.knows_host(request):
             raise HostNotAllowed(
                 "This server does not answer to that Host name.",
                 hint="Use one of its own names, or add the name to server.allowed_hosts.",
             )
+
+    def knows_host(self, request: Request) -> bool:
+        host = _HOST.fullmatch(request.single(b"host"))
+        return host is not None and host[1].decode("latin-1").lower() in self._policy.allowed_hosts
 
     def authenticate(self, request: Request) -> Caller:
         """Raises `Unauthenticated`."""
@@ -198,6 +201,8 @@ class Gateway:
         for performer in tuple(self.running):
             if now > performer.deadline:
                 performer.interrupt(e.Cut(error=_too_long(self._policy.exchange_s)))
+            elif not self._parts.keyring.holds(performer.key):
+                performer.interrupt(e.Cut(error=Unauthenticated("The API key was revoked.", hint="Ask for a new one.")))
         if not self._minute_began:
             self._minute_began = now
         if now - self._minute_began >= _MINUTE_S:

@@ -17,7 +17,14 @@ from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from rempart import limits
-from rempart.errors import HeadersTooLarge, InvalidRequest, Overloaded, RempartError, RequestTimeout
+from rempart.errors import (
+    HeadersTooLarge,
+    InvalidRequest,
+    Overloaded,
+    RempartError,
+    RequestTimeout,
+    UnsupportedEncoding,
+)
 from rempart.wire.errors import error_body
 
 DOOR: Final = "rempart.door"
@@ -63,7 +70,9 @@ class _Cycle(RequestResponseCycle):
                 self.keep_alive = False  # it can only say "close"
             else:
                 lines += (name, b": ", value, b"\r\n")
-        self.chunked_encoding = not whole and self.scope["method"] != "HEAD"
+        old = self.scope["http_version"] == "1.0"  # knows no chunks: the answer ends with the connection
+        self.keep_alive = self.keep_alive and not (old and not whole)
+        self.chunked_encoding = not whole and not old and self.scope["method"] != "HEAD"
         if self.chunked_encoding:
             lines.append(b"transfer-encoding: chunked\r\n")
         lines.append(b"\r\n" if self.keep_alive else b"connection: close\r\n\r\n")
@@ -90,6 +99,8 @@ class DoorProtocol(HttpToolsProtocol):
     _refusal: RempartError | None = None
     _skipping = False
     """The parser is being told of a head that was read before."""
+    _over = False
+    """A head is over its bounds: nothing that follows it is taken."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -114,7 +125,7 @@ class DoorProtocol(HttpToolsProtocol):
         except HttpParserError:
             self.refuse(InvalidRequest("The request is not valid HTTP/1.1.", hint="Check the client or the proxy."))
             return
-        if self._head_over():
+        if self._over or self._head_over():
             self.refuse(
                 HeadersTooLarge(
                     f"The headers are over {limits.header_bytes_max} bytes or {limits.header_count_max} lines.",
@@ -150,28 +161,35 @@ class DoorProtocol(HttpToolsProtocol):
             or self._raw_bytes > limits.header_bytes_max
         )
 
+    @property
+    def _deaf(self) -> bool:
+        """What the parser still finds in the same packet is nobody's request any more."""
+        return self._skipping or self._over or self._refusal is not None
+
     def on_message_begin(self) -> None:
-        if self._skipping:
+        if self._deaf:
             return
         self._head_bytes = self._raw_bytes = self._head_count = 0
         super().on_message_begin()
 
     def on_url(self, url: bytes) -> None:
-        if self._skipping:
+        if self._deaf:
             return
         self._head_bytes += len(url)
         super().on_url(url)
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if self._skipping:
+        if self._deaf:
             return
         self._head_count += 1
         self._head_bytes += len(name) + len(value)
-        if not self._head_over():
+        self._over = self._head_over()
+        if not self._over:
             super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
-        if self._skipping or self._head_over():
+        self._over = self._over or self._head_over()
+        if self._deaf:
             return  # data_received answers 431 as soon as the parser returns
         self.head_since = None
         self.body_since = self.loop.time()
@@ -179,6 +197,9 @@ class DoorProtocol(HttpToolsProtocol):
         self.scope[DOOR] = self  # type: ignore[typeddict-unknown-key]
         if not self.url.startswith(b"/") and not self._take_authority():
             self.refuse(InvalidRequest("The request's target is no path.", hint="Send it to /v1/… of this server."))
+            return
+        if any(name == b"transfer-encoding" and value.strip().lower() != b"chunked" for name, value in self.headers):
+            self.refuse(UnsupportedEncoding("The body comes in a transfer coding that is not known here."))
             return
         super().on_headers_complete()
 
@@ -197,11 +218,15 @@ class DoorProtocol(HttpToolsProtocol):
         super()._start_asgi_task(cycle, app)
 
     def on_body(self, body: bytes) -> None:
+        if self._over or self._refusal is not None:
+            return
         self._raw_bytes = 0
         if self.cycle is not None and self.body_since is not None:
             super().on_body(body)
 
     def on_message_complete(self) -> None:
+        if self._over or self._refusal is not None:
+            return
         self._raw_bytes = 0
         if self.parser.should_upgrade() and self._body_header():
             return  # the parser drops the body of an offer to upgrade; `_decline` sees to it
@@ -247,6 +272,9 @@ class DoorProtocol(HttpToolsProtocol):
         self._refusal = error
         self.head_since = self.body_since = None
         if self.transport.is_closing():
+            return
+        if self.cycle is not None and not self.cycle.more_body and not self.cycle.response_complete:
+            self.cycle.keep_alive = False  # what was asked before this is answered first, and then it ends
             return
         if self.pipeline or (
             self.cycle is not None and self.cycle.response_started and not self.cycle.response_complete

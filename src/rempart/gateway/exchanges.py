@@ -13,7 +13,7 @@ from rempart.errors import RempartError, ShuttingDown
 from rempart.exchange import events as e
 from rempart.exchange.machine import Exchange
 from rempart.gateway.admission import Admission
-from rempart.gateway.http import Request
+from rempart.gateway.http import Budget, Request, Share
 from rempart.gateway.metrics import Pace
 from rempart.gateway.perform import Performer
 from rempart.identity.caller import Caller
@@ -33,14 +33,23 @@ class Exchanges:
 
     def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway
+        self._budget = Budget(limits.bodies_bytes_max)
 
     async def answer(self, request: Request, caller: Caller) -> None:
         """Raises `LedgerUnavailable` when not even a refusal can be recorded."""
-        gateway = self._gateway
         began = perf_counter()
         exchange = new_exchange_id(time.time())
         request.answer_headers.append((b"x-rempart-exchange", exchange.encode()))
-        first = await self._first(request)
+        share = self._budget.share()
+        try:
+            await self._answer(request, caller, exchange, await self._first(request, share), began)
+        finally:
+            share.give_back()
+
+    async def _answer(
+        self, request: Request, caller: Caller, exchange: str, first: e.Asked | e.Refused, began: float
+    ) -> None:
+        gateway = self._gateway
         call = first.call if isinstance(first, e.Asked) else None
         record = await gateway.parts.journal.open(
             exchange,
@@ -54,6 +63,7 @@ class Exchanges:
         admission = Admission(caller, gateway.parts.meter, gateway.parts.router, gateway)
         pace = Pace(gateway.metrics)
         performer = Performer(Exchange(exchange), request, record, admission, pace)
+        performer.key = caller.key
         performer.deadline = asyncio.get_running_loop().time() + gateway.policy.exchange_s
         gateway.running.add(performer)
         gateway.metrics.running.inc()
@@ -64,13 +74,15 @@ class Exchanges:
             gateway.metrics.running.dec()
             self._measure(performer, admission, call, began, pace)
 
-    async def _first(self, request: Request) -> e.Asked | e.Refused:
+    async def _first(self, request: Request, share: Share) -> e.Asked | e.Refused:
         received = b""
         try:
             if self._gateway.draining:
                 raise ShuttingDown("The server is stopping.", hint="Send it again in a moment.", retry_after_s=5)
-            received = await request.body(self._gateway.policy.body_bytes_max)
-            return e.Asked(call=parse(request.path, received))
+            received = await request.body(self._gateway.policy.body_bytes_max, share)
+            if len(received) <= limits.parse_here_bytes_max:
+                return e.Asked(call=parse(request.path, received))
+            return e.Asked(call=await asyncio.to_thread(parse, request.path, received))
         except RempartError as error:
             return e.Refused(error=error, operation=OPERATIONS[request.path], received=received)
 

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, TypeAlias
 
 from rempart import limits
-from rempart.errors import ClientGone, InvalidRequest, RempartError, RequestTooLarge
+from rempart.errors import ClientGone, InvalidRequest, Overloaded, RempartError, RequestTooLarge
 from rempart.gateway.door import DOOR
 from rempart.wire.errors import error_body
 
@@ -26,6 +26,40 @@ NO_STORE = (b"cache-control", b"no-store")
 # Proxies such as nginx hold streams back unless told not to.
 UNBUFFERED = (b"x-accel-buffering", b"no")
 CLOSE = (b"connection", b"close")
+
+
+class Budget:
+    """What the bodies of all requests under way may take together; one `Share` of it for each request."""
+
+    def __init__(self, bytes_max: int) -> None:
+        self._left = bytes_max
+
+    def share(self) -> Share:
+        return Share(self)
+
+    def take(self, count: int) -> None:
+        if count > self._left:
+            raise Overloaded("Too many large requests are under way.", hint="Try again in a moment.", retry_after_s=1)
+        self._left -= count
+
+
+class Share:
+    """What one request took, given back at its end."""
+
+    __slots__ = ("_budget", "_taken")
+
+    def __init__(self, budget: Budget) -> None:
+        self._budget = budget
+        self._taken = 0
+
+    def take(self, count: int) -> None:
+        """Raises `Overloaded`."""
+        self._budget.take(count)
+        self._taken += count
+
+    def give_back(self) -> None:
+        self._budget.take(-self._taken)
+        self._taken = 0
 
 
 class Request:
@@ -60,11 +94,13 @@ class Request:
             raise InvalidRequest(f"The header {name.decode()} is sent twice.", hint="Send it once.")
         return values[0] if values else b""
 
-    async def body(self, bytes_max: int) -> bytes:
-        """The whole body. Raises `RequestTooLarge`, or `ClientGone` when it never comes whole."""
+    async def body(self, bytes_max: int, share: Share) -> bytes:
+        """The whole body. Raises `RequestTooLarge`, `Overloaded` when all bodies together are too large, or
+        `ClientGone` when it never comes whole."""
         length = self.header(b"content-length")
         if length.isdigit() and int(length) > bytes_max:
-            await self._discard(bytes_max)
+            if not self.header(b"expect"):  # whoever asks first whether to send need not send it
+                await self._discard(bytes_max)
             raise _too_large(bytes_max)
         parts: list[bytes] = []
         total = 0
@@ -74,6 +110,7 @@ class Request:
                 raise ClientGone("The client went away before its request was whole.")
             part: bytes = message.get("body", b"")
             total += len(part)
+            share.take(len(part))
             if total > bytes_max:
                 await self._discard(bytes_max)
                 raise _too_large(bytes_max)

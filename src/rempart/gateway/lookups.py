@@ -53,11 +53,13 @@ class Lookups:
             reasons["server"] = "draining"
         if self._gateway.full():
             reasons["server"] = "full"
-        down = self._gateway.parts.router.down()
-        if down and not self._gateway.parts.router.up():
-            reasons.update({f"engine {name}": why for name, why in down.items()})
-        status = 503 if reasons else 200
-        await request.reply_json(status, _json.encode({"ready": not reasons, "reasons": reasons, "engines": down}))
+        engines = self._gateway.parts.router.states()
+        if all(engines.values()):
+            reasons.update({f"engine {name}": why for name, why in engines.items()})
+        told: dict[str, object] = {"ready": not reasons}
+        if self._gateway.knows_host(request):  # a probe may come under any name; only who knows ours is told why
+            told |= {"reasons": reasons, "engines": {name: why or "up" for name, why in engines.items()}}
+        await request.reply_json(503 if reasons else 200, _json.encode(told))
 
     async def metrics(self, request: Request) -> None:
         content = (b"content-type", b"text/plain; version=0.0.4; charset=utf-8")

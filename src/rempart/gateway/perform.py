@@ -46,6 +46,8 @@ class Performer:
         self._interruption: Interruption | None = None
         self._waiting = False
         self._pace = pace
+        self.key = ""
+        """Id of the key that asked."""
         self.deadline = 0.0
         """Loop time after which the exchange is cut."""
         self.facts: Mapping[str, Fact] = {}

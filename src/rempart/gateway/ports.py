@@ -45,12 +45,8 @@ class Router(Protocol):
         """All that is served, up or not."""
         ...
 
-    def up(self) -> bool:
-        """Whether any engine is ready."""
-        ...
-
-    def down(self) -> Mapping[str, str]:
-        """Engine name -> why it is not ready; empty when all are."""
+    def states(self) -> Mapping[str, str]:
+        """Engine name -> why it is not ready; empty when it is."""
         ...
 
 

@@ -137,10 +137,10 @@ async def _cut_the_dead(gateway: Gateway) -> None:
     began = perf_counter()
     while True:
         await asyncio.sleep(limits.engine_ask_s)
-        down = gateway.parts.router.down()
+        engines = gateway.parts.router.states()
         for performer in tuple(gateway.running):
             silent_s = perf_counter() - max(began, performer.heard)
-            if performer.engine in down and silent_s > limits.drain_dead_s:
+            if engines.get(performer.engine) and silent_s > limits.drain_dead_s:
                 why = f"The server is stopping, and the engine {performer.engine} is down."
                 performer.interrupt(e.Cut(error=EngineUnavailable(why, hint="Send it again.")))
 
@@ -169,9 +169,12 @@ async def _clock(gateway: Gateway, server: uvicorn.Server, warning: TurnedAway) 
     while True:
         await asyncio.sleep(1.0)
         now = loop.time()
-        sweep(server.server_state.connections, now)
-        warning.look(gateway.turned_away, now)
-        await gateway.tick(now)
+        try:
+            sweep(server.server_state.connections, now)
+            warning.look(gateway.turned_away, now)
+            await gateway.tick(now)
+        except Exception:  # the clock's edge: what one tick meets must not stop the server
+            _log.exception("A tick failed in a way that was not foreseen.")
 
 
 class TurnedAway:

@@ -27,6 +27,11 @@ class KeyRing:
         """A key was created or changed."""
         self._known[row.id] = (row, mac, row.caller())
 
+    def holds(self, id_: str) -> bool:
+        """That key exists and was not revoked."""
+        found = self._known.get(id_)
+        return found is not None and not found[0].revoked
+
     def authenticate(self, text: str, now: float) -> Caller:
         """`now` in seconds since 1970. Raises `Unauthenticated`."""
         presented = parse(text)

@@ -18,6 +18,8 @@ The last message's text is the script: words and numbers separated by spaces.
 | `tool NAME` | a call of that tool, with the arguments `{"city": "Lyon"}`, streamed in parts |
 | `close` | the connection is closed without an answer |
 | `large` | an answer over every limit |
+| `lies` | an answer whose usage no engine can mean |
+| `choices N` | N choices |
 """
 
 from __future__ import annotations
@@ -141,8 +143,12 @@ class ScriptedServer:
         if verb == "tool":
             await _reply(writer, 200, self._tool_call(words[1]))
             return True
-        said = _said(words, numbers)
-        await _reply(writer, 200, self._whole(said, chat, len(words)))
+        whole = self._whole(_said(words, numbers), chat, len(words))
+        if verb == "lies":
+            whole["usage"] = _usage(2**53 - 1, 2**63 - 1)
+        if verb == "choices":
+            whole["choices"] = [{**whole["choices"][0], "index": number} for number in range(numbers[0])]
+        await _reply(writer, 200, whole)
         return True
 
     def _tool_call(self, name: str) -> dict[str, Any]:

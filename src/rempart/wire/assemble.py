@@ -28,7 +28,7 @@ class _Choice(msgspec.Struct):
 
 
 class _Chunk(msgspec.Struct):
-    choices: list[_Choice] = []
+    choices: list[_Choice] | None = None
     usage: Usage | None = None
     model: str = ""
     error: Any = None
@@ -141,7 +141,7 @@ class Assembler:
             self.usage = chunk.usage
             if not chunk.choices and not self._wants_usage:
                 return b""
-        self.counted += sum(map(_says_something, chunk.choices))
+        self.counted += sum(map(_says_something, chunk.choices or ()))
         self._headed = True
         return payload if b"\n" not in payload else _json.encode(_any.decode(payload))
 

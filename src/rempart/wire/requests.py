@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Final, TypeAlias
 
 import msgspec
@@ -19,6 +19,7 @@ from rempart.wire.facts import Scalar
 
 Number: TypeAlias = int | float
 
+BYTES_A_TOKEN: Final = 4
 CHAT: Final = "/v1/chat/completions"
 OPERATIONS: Final = {CHAT: "chat", "/v1/completions": "completion", "/v1/embeddings": "embedding"}
 
@@ -57,6 +58,8 @@ _NUMBERS: Final = (
     "echo",
 )
 _INTEGER_MAX: Final = 2**53 - 1
+_STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
+_MISSING = re.compile(r"Object missing required field `(\w+)`")
 _WHERE = re.compile(r" - at `\$\.?(.*?)`$")
 
 
@@ -73,8 +76,8 @@ class _Fields(msgspec.Struct):
 
     model: str
     messages: list[_Message] | None = None
-    prompt: Any = None
-    input: Any = None
+    prompt: str | list[str | int | list[int]] | None = None
+    input: str | list[str | int | list[int]] | None = None
     stream: bool | None = None
     stream_options: _StreamOptions | None = None
     n: int | None = None
@@ -115,10 +118,16 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
     parameters: Mapping[str, Scalar]
     """Allow-listed scalars for the ledger's entry; decimals as strings (ADR 0001)."""
     tokens_asked: int
-    """Upper bound of completion tokens, 0 when the client set none."""
+    """Upper bound of completion tokens of all choices, 0 when the client set none."""
     received: bytes
 
+    @property
+    def tokens_prompt(self) -> int:
+        """An estimate: text is about four bytes a token."""
+        return len(self.received) // BYTES_A_TOKEN
 
+
+_KNOWN: Final = OWNED | frozenset(_Fields.__struct_fields__)
 _fields = msgspec.json.Decoder(_Fields)
 _members = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _json = msgspec.json.Encoder()
@@ -129,7 +138,9 @@ def parse(path: str, body: bytes) -> Call:
     fields = _decode(body)
     operation = OPERATIONS[path]
     _check(operation, fields)
-    choices = (fields.n or 1) * _prompts(fields.prompt)
+    choices = (fields.n or 1) * _texts("prompt", fields.prompt)
+    if choices > limits.prompts_max:
+        raise InvalidRequest(f"{choices} choices are asked for.", hint=f"At most {limits.prompts_max} at once.")
     return Call(
         operation=operation,
         path=path,
@@ -139,20 +150,34 @@ def parse(path: str, body: bytes) -> Call:
         choices=choices,
         subject=(fields.safety_identifier or fields.user or "")[: limits.subject_chars_max],
         parameters=_parameters(fields),
-        tokens_asked=max(fields.max_completion_tokens or fields.max_tokens or 0, 0) * choices,
+        # Engines disagree on which of the two stands above the other.
+        tokens_asked=max(fields.max_completion_tokens or 0, fields.max_tokens or 0) * choices,
         received=body,
     )
 
 
-def _prompts(prompt: Any) -> int:
+def _texts(name: str, given: str | list[str | int | list[int]] | None) -> int:
     """How many there are: a list of texts or of token lists is several, a list of tokens is one."""
-    return len(prompt) if isinstance(prompt, list) and prompt and isinstance(prompt[0], str | list) else 1
+    if not isinstance(given, list) or not given:
+        return 1
+    kinds = set(map(type, given))
+    if len(kinds) > 1:
+        raise InvalidRequest(f"{name} mixes texts and tokens.", hint="Send a list of one kind.", param=name)
+    if kinds == {int}:
+        return 1
+    if len(given) > limits.prompts_max:
+        raise InvalidRequest(f"{name} has {len(given)} parts.", hint=f"At most {limits.prompts_max}.", param=name)
+    return len(given)
 
 
 def _decode(body: bytes) -> _Fields:
+    if not body.strip():
+        raise InvalidRequest("The body is empty.", hint="Send one JSON object.")
     try:
         text = body.decode()
+        _check_values(body)
         fields = _fields.decode(body)
+        _check_names(_members.decode(body), _KNOWN)
         _once.decode(text)
     except UnicodeDecodeError as error:
         raise InvalidRequest(f"The body is not UTF-8 (byte {error.start}).", hint="Send JSON in UTF-8.") from error
@@ -165,6 +190,21 @@ def _decode(body: bytes) -> _Fields:
     except ValueError as error:
         raise InvalidRequest("The body holds a number that is too long.", hint="Send shorter numbers.") from error
     return fields
+
+
+def _check_values(body: bytes) -> None:
+    """A body of millions of tiny values would hold up everyone else while it is read."""
+    if len(body) > limits.json_values_max:
+        bare = _STRING.sub(b"", body)
+        if bare.count(b",") + bare.count(b"[") + bare.count(b"{") > limits.json_values_max:
+            raise InvalidRequest("The body holds too many values.", hint=f"At most {limits.json_values_max}.")
+
+
+def _check_names(names: Iterable[str], known: frozenset[str]) -> None:
+    """Some engines (Go's encoding/json) read `Model` as `model`: the gateway and they must read the same."""
+    for name in names:
+        if name not in known and name.casefold() in known:
+            raise InvalidRequest(f"The body has a field {name!r}.", hint=f"Write it {name.casefold()!r}.", param=name)
 
 
 def _object(members: list[tuple[str, Any]]) -> None:
@@ -180,6 +220,9 @@ _once = json.JSONDecoder(object_pairs_hook=_object)
 
 
 def _wrong_type(message: str) -> InvalidRequest:
+    missing = _MISSING.fullmatch(message)
+    if missing:
+        return InvalidRequest(f"{missing[1]} is missing.", hint="See docs/api.md.", param=missing[1])
     where = _WHERE.search(message)
     param = where[1] if where else None
     what = message[: where.start()] if where else message
@@ -199,6 +242,7 @@ def _check(operation: str, fields: _Fields) -> None:
         raise InvalidRequest("prompt is missing.", hint="Send a text.", param="prompt")
     if operation == "embedding" and not fields.input:
         raise InvalidRequest("input is missing or empty.", hint="Send a text or a list of texts.", param="input")
+    _texts("input", fields.input)
     if fields.n is not None and not 1 <= fields.n <= limits.choices_max:
         raise InvalidRequest(f"n must be 1 to {limits.choices_max}.", hint="Ask for fewer choices.", param="n")
     for name in ("max_tokens", "max_completion_tokens"):

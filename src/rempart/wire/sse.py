@@ -21,15 +21,20 @@ class Decoder:
     """Feed bytes in any split; get the `data` payloads of the events that are whole. Raises `EngineError` when an
     event is over `limits.event_bytes_max`."""
 
-    __slots__ = ("_bytes", "_data", "_rest", "_started")
+    __slots__ = ("_bytes", "_data", "_half", "_rest", "_started")
 
     def __init__(self) -> None:
         self._rest = b""
         self._data: list[bytes] = []
         self._bytes = 0
         self._started = False
+        self._half = False
+        """A CR came last: a line feed after it ends the same line."""
 
     def feed(self, data: bytes) -> list[bytes]:
+        if self._half and data:
+            self._half = False
+            data = data.removeprefix(b"\n")
         if self._rest:
             data = self._rest + data
         if not self._started:
@@ -38,10 +43,9 @@ class Decoder:
                 return []
             self._started = True
             data = data.removeprefix(_BOM)
-        # A trailing CR may be half of a CRLF: it waits.
-        held = b"\r" if data.endswith(b"\r") else b""
-        lines = _EOL.split(data[:-1]) if b"\r" in data and held else self._split(data)
-        self._rest = lines.pop() + held
+        self._half = self._half or data.endswith(b"\r")
+        lines = self._split(data)
+        self._rest = lines.pop()
         events = self._events(lines)
         self._check_size(len(self._rest))
         return events

@@ -55,8 +55,7 @@ async def test_a_model_is_routed_to_the_engine_that_serves_it() -> None:
     assert engine is two
     assert (target.model, target.engine) == ("b", "two")
     assert names(router) == ["a", "b"]
-    assert router.up()
-    assert router.down() == {}
+    assert router.states() == {"one": "", "two": ""}
 
 
 async def test_engines_that_serve_one_model_take_turns() -> None:
@@ -76,8 +75,7 @@ async def test_an_engine_that_is_down_is_passed_over() -> None:
     one.down = "has died"
     await router.refresh()
     assert {router.route("a")[1].name for _ in range(4)} == {"two"}
-    assert router.up()
-    assert router.down() == {"one": "has died"}
+    assert router.states() == {"one": "has died", "two": ""}
 
 
 async def test_a_model_stays_listed_while_its_engine_is_down() -> None:
@@ -100,10 +98,10 @@ async def test_an_engine_that_comes_back_serves_again() -> None:
     await router.refresh()
     one.down = "has died"
     await router.refresh()
-    assert not router.up()
+    assert all(router.states().values())
     one.down, one.names = "", ("a", "c")
     await router.refresh()
-    assert router.up()
+    assert not all(router.states().values())
     assert router.route("c")[1] is one
 
 
@@ -128,8 +126,7 @@ async def test_a_model_that_nobody_serves_is_not_found() -> None:
 
 async def test_before_it_is_asked_an_engine_is_down() -> None:
     router = Router([Fake("one", "a")])
-    assert not router.up()
-    assert router.down() == {"one": "not asked yet"}
+    assert router.states() == {"one": "not asked yet"}
 
 
 async def test_while_an_engine_has_not_come_up_a_model_may_still_come() -> None:
@@ -150,9 +147,9 @@ async def test_while_an_engine_has_not_come_up_a_model_may_still_come() -> None:
         router.route("c")
 
 
-async def test_what_down_gives_is_a_copy() -> None:
+async def test_the_states_given_are_a_copy() -> None:
     router = Router([Fake("one")])
-    given = router.down()
+    given = router.states()
     await router.refresh()
     assert given == {"one": "not asked yet"}
 
@@ -162,12 +159,12 @@ async def test_engines_are_asked_again_until_it_is_closed(monkeypatch: pytest.Mo
     one = Fake("one", "a")
     router = Router([one])
     await router.start()
-    assert router.up()
+    assert not all(router.states().values())
     one.down = "has died"
     for _ in range(3):
         one.was_asked.clear()
         await one.was_asked.wait()
-    assert router.down() == {"one": "has died"}
+    assert router.states() == {"one": "has died"}
     await router.close()
     assert one.closed
     asked = one.asked

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rempart import limits
 from rempart.errors import EngineUnavailable, InvalidRequest, LedgerUnavailable, RempartError, ShuttingDown
 from rempart.exchange import commands as c
 from rempart.exchange import events as e
@@ -258,7 +259,9 @@ def test_counts_that_no_engine_can_mean_are_bounded() -> None:
     exchange = at(State.RUNNING)
     exchange.receive(e.Streamed(payloads=[chunk("a"), MAD_USAGE]))
     exchange.receive(e.StreamEnded())
-    assert exchange.receive(e.ResponseRecorded(index=2))[0] == c.Settle(tokens_prompt=0, tokens_completion=2**53 - 1)
+    assert exchange.receive(e.ResponseRecorded(index=2))[0] == c.Settle(
+        tokens_prompt=0, tokens_completion=limits.tokens_per_exchange_max
+    )
 
 
 def is_scalar(value: object) -> bool:

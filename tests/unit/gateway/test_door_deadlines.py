@@ -118,8 +118,8 @@ async def test_nonsense_behind_a_request_does_not_stand_within_its_answer(house:
     begun = await connection.reader.readuntil(b"\r\n\r\n")
     assert b"200 OK" in begun
     connection.send(b"nonsense\r\n\r\n")
-    assert b"invalid_request" not in await connection.end()
     house.release.set()
+    assert b"invalid_request" not in await connection.end()
 
 
 async def test_who_waits_for_the_client_to_leave_is_called_once(house: House) -> None:

@@ -222,3 +222,38 @@ async def test_an_absolute_target_stands_above_the_host_header(house: House) -> 
 async def test_a_target_that_is_no_path_is_refused(house: House, line: bytes) -> None:
     refusal(await house.ask(line + b" HTTP/1.1\r\nhost: here\r\n\r\n"), 400, "invalid_request")
     assert house.scopes == []
+
+
+async def test_after_a_head_that_is_over_its_bounds_nothing_of_the_packet_is_taken(house: House) -> None:
+    """Else the second request's answer would be read as the first one's."""
+    headers = b"".join(b"x-%d: y\r\n" % number for number in range(limits.header_count_max + 1))
+    connection = await house.connect()
+    connection.send(GET + headers + b"\r\n" + GET + b"\r\n")
+    refusal(await connection.answer(), 431, "headers_too_large")
+    assert await connection.end() == b""
+    assert house.scopes == []
+
+
+async def test_what_was_asked_before_a_bad_request_is_answered_first(house: House) -> None:
+    connection = await house.connect()
+    connection.send(b"GET /hold HTTP/1.1\r\nhost: here\r\n\r\n" + b"nonsense\r\n\r\n")
+    house.release.set()
+    answer = await connection.answer()
+    assert (answer.status, answer.body) == (200, b'["GET","/hold",0]')
+    assert await connection.end() == b""
+
+
+@pytest.mark.parametrize("coding", [b"gzip, chunked", b"gzip", b"identity"])
+async def test_a_transfer_coding_that_is_not_known_is_refused(house: House, coding: bytes) -> None:
+    answer = await house.ask(POST + b"transfer-encoding: " + coding + b"\r\n\r\n0\r\n\r\n")
+    assert answer.status in (400, 501)
+    assert house.scopes == []
+
+
+async def test_a_client_of_http_1_0_gets_no_chunks(house: House) -> None:
+    connection = await house.connect()
+    connection.send(b"GET /flood HTTP/1.0\r\nhost: here\r\n\r\n")
+    head = await connection.reader.readuntil(b"\r\n\r\n")
+    house.release.set()
+    assert b"transfer-encoding" not in head
+    assert b"connection: close" in head

@@ -11,7 +11,7 @@ import pytest
 from rempart import limits
 from rempart.errors import ClientGone, HeadersTooLarge, Overloaded, RequestTooLarge
 from rempart.gateway.door import DOOR
-from rempart.gateway.http import Request
+from rempart.gateway.http import Budget, Request
 
 Message = MutableMapping[str, Any]
 
@@ -44,66 +44,66 @@ GONE: Message = {"type": "http.disconnect"}
 
 
 async def test_a_body_comes_whole() -> None:
-    assert await Client(part(b"abc")).request().body(3) == b"abc"
+    assert await Client(part(b"abc")).request().body(3, Budget(1 << 20).share()) == b"abc"
 
 
 async def test_a_body_in_parts_comes_whole() -> None:
     client = Client(part(b"a", more=True), part(b"", more=True), part(b"bc", more=True), part(b""))
-    assert await client.request().body(3) == b"abc"
+    assert await client.request().body(3, Budget(1 << 20).share()) == b"abc"
 
 
 async def test_no_body_is_an_empty_one() -> None:
-    assert await Client({"type": "http.request"}).request().body(3) == b""
+    assert await Client({"type": "http.request"}).request().body(3, Budget(1 << 20).share()) == b""
 
 
 async def test_a_body_over_the_limit_is_refused_and_the_rest_discarded() -> None:
     client = Client(part(b"ab", more=True), part(b"cd", more=True), part(b"ef"))
     with pytest.raises(RequestTooLarge, match="3 bytes"):
-        await client.request().body(3)
+        await client.request().body(3, Budget(1 << 20).share())
     assert client.messages == []
 
 
 async def test_a_length_over_the_limit_is_refused_before_the_body_is_kept() -> None:
     client = Client(part(b"abcd"))
     with pytest.raises(RequestTooLarge):
-        await client.request((b"content-length", b"4")).body(3)
+        await client.request((b"content-length", b"4")).body(3, Budget(1 << 20).share())
     assert client.messages == []
 
 
 async def test_a_length_that_lies_helps_nobody() -> None:
     with pytest.raises(RequestTooLarge):
-        await Client(part(b"abcd")).request((b"content-length", b"2")).body(3)
+        await Client(part(b"abcd")).request((b"content-length", b"2")).body(3, Budget(1 << 20).share())
 
 
 @pytest.mark.parametrize("length", [b"", b"-1", b"x", b"3, 3"])
 async def test_a_length_that_is_none_is_not_looked_at(length: bytes) -> None:
-    assert await Client(part(b"abc")).request((b"content-length", length)).body(3) == b"abc"
+    assert await Client(part(b"abc")).request((b"content-length", length)).body(3, Budget(1 << 20).share()) == b"abc"
 
 
 async def test_discarding_ends_with_the_client() -> None:
     client = Client(part(b"abcd", more=True), part(b"e", more=True), GONE, part(b"never read"))
     with pytest.raises(RequestTooLarge):
-        await client.request().body(3)
+        await client.request().body(3, Budget(1 << 20).share())
     assert len(client.messages) == 1
 
 
 async def test_discarding_has_an_end_in_bytes() -> None:
     client = Client(*(part(b"abcd", more=True) for _ in range(100)))
     with pytest.raises(RequestTooLarge):
-        await client.request().body(3)
+        await client.request().body(3, Budget(1 << 20).share())
     assert len(client.messages) > 90
 
 
 async def test_discarding_has_an_end_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "discard_s", 0.0)
     with pytest.raises(RequestTooLarge):
-        await Client(part(b"abcd", more=True)).request().body(3)
+        await Client(part(b"abcd", more=True)).request().body(3, Budget(1 << 20).share())
 
 
 @pytest.mark.parametrize("before", [[], [part(b"a", more=True)]])
 async def test_a_client_that_leaves_before_its_request_is_whole_is_gone(before: list[Message]) -> None:
     with pytest.raises(ClientGone):
-        await Client(*before, GONE).request().body(3)
+        await Client(*before, GONE).request().body(3, Budget(1 << 20).share())
 
 
 async def test_the_first_header_of_a_name_counts() -> None:
@@ -180,3 +180,22 @@ async def test_the_door_is_asked_whether_the_client_is_gone() -> None:
     request.when_gone(print)
     request.when_gone(None)
     assert door.callbacks == [print, None]
+
+
+async def test_bodies_together_stay_within_their_budget() -> None:
+    budget = Budget(5)
+    first, second = budget.share(), budget.share()
+    assert await Client(part(b"abc")).request().body(3, first) == b"abc"
+    with pytest.raises(Overloaded):
+        await Client(part(b"abc")).request().body(3, second)
+    first.give_back()
+    second.give_back()
+    assert await Client(part(b"abc")).request().body(3, second) == b"abc"
+
+
+async def test_who_asks_whether_to_send_too_much_is_not_told_to_go_on() -> None:
+    client = Client(part(b"abcd"))
+    request = client.request((b"content-length", b"4"), (b"expect", b"100-continue"))
+    with pytest.raises(RequestTooLarge):
+        await request.body(3, Budget(9).share())
+    assert client.messages != []

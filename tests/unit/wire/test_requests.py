@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import msgspec
 import pytest
 
 from rempart import limits
@@ -61,7 +62,6 @@ def test_the_path_names_the_operation(path: str, member: str, operation: str) ->
 @pytest.mark.parametrize(
     "body",
     [
-        b"",
         b"{",
         b'{"model":"m"} x',
         b'{"model":"m","messages":[{"role":"user"}],}',
@@ -306,3 +306,49 @@ def test_what_is_no_stream_is_not_asked_for_usage() -> None:
 def test_each_prompt_of_a_list_counts_towards_what_is_asked(prompt: str, asked: int) -> None:
     body = f'{{"model":"m","prompt":{prompt},"max_tokens":4}}'.encode()
     assert parse("/v1/completions", body).tokens_asked == asked
+
+
+@pytest.mark.parametrize("body", [b"", b" ", b"\n\r\t"])
+def test_an_empty_body_is_called_so(body: bytes) -> None:
+    assert refused(body).message == "The body is empty."
+
+
+def test_a_missing_field_is_named() -> None:
+    error = refused(b'{"messages":[{"role":"user","content":"x"}]}')
+    assert (error.message, error.param) == ("model is missing.", "model")
+
+
+@pytest.mark.parametrize("name", ["Model", "MODEL", "N_Predict", "Lora", "Messages", "\u017ftream"])
+def test_a_field_that_another_reader_would_take_for_ours_is_refused(name: str) -> None:
+    """Go's encoding/json matches names without case, and folds more than ASCII."""
+    error = refused(chat(f',"{name}":1'))
+    assert name in error.message
+    assert error.param == name
+
+
+@pytest.mark.parametrize("value", ["{}", "[]", '{"":0}', "0"])
+def test_a_body_of_countless_tiny_values_is_refused_before_it_is_read(value: str) -> None:
+    many = ",".join([value] * (limits.json_values_max + 1))
+    assert "too many values" in refused(chat(f',"x":[{many}]')).message
+
+
+def test_commas_and_braces_in_texts_are_no_values() -> None:
+    text = "{,[" * limits.json_values_max
+    assert parse(CHAT, chat(f',"x":"{text}"')).model == "m"
+
+
+@pytest.mark.parametrize("prompt", [["a", 5], ["a", [1]], [{"prompt_string": "a"}], {"a": 1}, 5, [True]])
+def test_a_prompt_is_a_text_or_a_list_of_one_kind(prompt: object) -> None:
+    error = refused(msgspec.json.encode({"model": "m", "prompt": prompt}), "/v1/completions")
+    assert "prompt" in error.message
+
+
+def test_choices_of_all_prompts_are_bounded() -> None:
+    body = msgspec.json.encode({"model": "m", "prompt": ["a"] * 1_025, "n": 2})
+    assert "2050 choices" in refused(body, "/v1/completions").message
+    body = msgspec.json.encode({"model": "m", "prompt": ["a"] * 2_049})
+    assert "2049 parts" in refused(body, "/v1/completions").message
+
+
+def test_of_two_bounds_of_tokens_the_larger_is_reserved() -> None:
+    assert parse(CHAT, chat(',"max_tokens":1900,"max_completion_tokens":1')).tokens_asked == 1900

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Final
 
 from rempart.ledger.log import entry as entries
 from rempart.ledger.reading.find import newest_first
+
+_TOKENS_MAX: Final = 2**53 - 1  # what an entry can hold
 
 
 def tokens_of_day(segments: Path, now: float) -> dict[str, int]:
@@ -32,9 +35,9 @@ def tokens_of_day(segments: Path, now: float) -> dict[str, int]:
         elif fields["type"] == "response":
             key = str(fields["key"])
             tokens = fields.get("tokens_prompt", 0) + fields.get("tokens_completion", 0)
-            used[key] = used.get(key, 0) + tokens
+            used[key] = min(used.get(key, 0) + tokens, _TOKENS_MAX)
     return used
 
 
 def _sum(one: dict[str, int], other: dict[str, int]) -> dict[str, int]:
-    return {key: one.get(key, 0) + other.get(key, 0) for key in one.keys() | other.keys()}
+    return {key: min(one.get(key, 0) + other.get(key, 0), _TOKENS_MAX) for key in one.keys() | other.keys()}

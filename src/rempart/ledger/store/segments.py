@@ -6,6 +6,7 @@ durable. After any OSError of either nothing more may be written here: pages may
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 from typing import Final
@@ -47,6 +48,9 @@ def make_spare(directory: Path) -> None:
     """A new file of zeros, durable. Raises `OSError` when the disk is full; then nothing is left behind."""
     path = spare_path(directory)
     making = path.with_name("spare.new")
+    free = os.statvfs(directory)
+    if free.f_bavail * free.f_frsize < limits.segment_bytes:  # do not fill what others need too, only to find out
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     try:
         _fill(making)
         os.rename(making, path)

@@ -114,6 +114,12 @@ _KEPT: Final = (
 )
 
 
+_KEPT_OF_RESPONSE: Final = (
+    *("operation", "model", "model_digest", "engine", "request"),
+    *("tokens_prompt", "tokens_completion", "tokens_source"),
+)
+
+
 class ExchangeRecord:
     """The ledger's side of one exchange: request, pieces, response, in this order."""
 
@@ -152,8 +158,8 @@ class ExchangeRecord:
         """Durable when it returns; closes the exchange. Raises `LedgerUnavailable`; then, if there was room for that
         much, the exchange is closed without its body."""
         sealed = self._seal(bodies.RESPONSE, body)
-        entry = self._entry("response", facts, sealed)
         try:
+            entry = self._entry("response", facts, sealed)
             receipt = await self._journal._sequencer.append(entry, sealed.body, closes=self._exchange)
         except LedgerUnavailable:
             await self._close_without_body(facts)
@@ -163,7 +169,8 @@ class ExchangeRecord:
 
     async def _close_without_body(self, facts: Mapping[str, Fact]) -> None:
         """Raises `LedgerUnavailable` when even that finds no room."""
-        closed = {**facts, "outcome": "failed", "status": 503, "error": LedgerUnavailable.code}
+        kept = {name: facts[name] for name in _KEPT_OF_RESPONSE if name in facts}
+        closed = {**kept, "outcome": "failed", "status": 503, "error": LedgerUnavailable.code}
         entry = self._journal._entry("response", {**self._fields, **closed})
         await self._journal._sequencer.append(entry, closes=self._exchange)
 
@@ -171,16 +178,12 @@ class ExchangeRecord:
         return bodies.seal(bodies.expand(self._key, label), self._id, label, content, os.urandom(_RANDOM_BYTES))
 
     def _entry(self, type: str, facts: Mapping[str, Fact], sealed: bodies.Sealed) -> bytes:
-        return self._journal._entry(
-            type,
-            {
-                **self._fields,
-                **facts,
-                "body": sealed.digest,
-                "body_bytes": len(sealed.body),
-                "commitment": sealed.commitment,
-            },
-        )
+        """Raises `LedgerUnavailable` when these facts make no entry."""
+        body = {"body": sealed.digest, "body_bytes": len(sealed.body), "commitment": sealed.commitment}
+        try:
+            return self._journal._entry(type, {**self._fields, **facts, **body})
+        except ValueError as error:
+            raise LedgerUnavailable(f"This cannot be recorded: {error}.", hint="Ask for less at once.") from error
 
 
 def _names(keys: RecordKeys, retention: str) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from rempart.ledger.log.checkpoint import Signer, Verifier, check_name
 from rempart.ledger.store.files import make_directory, replace_durably
 from rempart.ledger.store.segments import initialise, spare_path
 from rempart.ledger.writing.journal import Journal, Voice, new_boot
-from rempart.ledger.writing.recover import Lost, origin_hash, recover
+from rempart.ledger.writing.recover import Lost, Recovered, origin_hash, recover
 from rempart.ledger.writing.sequencer import Sequencer
 from rempart.wire.assemble import from_pieces
 from rempart.wire.facts import Fact
@@ -56,8 +56,7 @@ async def open_ledger(
     Raises `LedgerCorrupt`, `KeystoreError`, `ConfigError` when the origin is another one, `LedgerUnavailable`.
     """
     signer = _prepare(data, keystore, origin)
-    recovered = recover(ledger_directory(data), signer)
-    spare_path(ledger_directory(data) / "segments").unlink(missing_ok=True)
+    recovered = _recover(ledger_directory(data), signer)
     sequencer = Sequencer(recovered.opened, strict=strict)
     try:
         await sequencer.start()
@@ -111,6 +110,20 @@ def _prepare(data: Path, keystore: Keystore, origin: str) -> Signer:
             ) from error
         keystore.put({_INITIALISED: b"1"})
     return signer
+
+
+def _recover(directory: Path, signer: Signer) -> Recovered:
+    """What a crash left half made is taken away first: on a full disk recovery needs its room."""
+    segments = directory / "segments"
+    for path in (spare_path(segments), *segments.glob("*.new")):
+        path.unlink(missing_ok=True)
+    try:
+        return recover(directory, signer)
+    except OSError as error:
+        raise LedgerUnavailable(
+            f"The ledger in {directory} cannot be recovered: {error.strerror}.",
+            hint=f"It needs {2 * limits.segment_bytes >> 20} MiB; free some space on its disk.",
+        ) from error
 
 
 async def _close_lost(journal: Journal, keystore: Keystore, lost: Lost) -> None:

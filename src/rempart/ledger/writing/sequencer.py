@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import itertools
 import logging
 from collections import deque
 from collections.abc import Awaitable
@@ -68,6 +67,10 @@ class _Waiting(NamedTuple):
     closes: str
     future: asyncio.Future[Receipt]
 
+    @property
+    def size(self) -> int:
+        return frames.frame_bytes(len(self.entry), len(self.body))
+
 
 class _Piece(NamedTuple):
     frame: bytes
@@ -99,6 +102,8 @@ class Sequencer:
         """A sync or the change of segments is under way."""
         self._rotating = False
         self._kicked = False
+        self._sync_s = 0.0
+        """The last one took so long."""
         self._piece_timer: asyncio.TimerHandle | None = None
         self._spare = False
         self._spare_used = asyncio.Event()
@@ -167,10 +172,11 @@ class Sequencer:
         self._check_alive()
         if frames.frame_bytes(len(entry), len(body)) > limits.segment_bytes // 2:
             raise LedgerUnavailable("This is too large to be recorded.", hint="Send less at once.")
-        if self._full and self._segment.free < self._queued(entry, body) + (0 if closes else self._reserved()):
-            raise self._no_room()
         future: asyncio.Future[Receipt] = self._loop.create_future()
-        self._waiting.append(_Waiting(entry, body, opens, closes, future))
+        waiting = _Waiting(entry, body, opens, closes, future)
+        if self._full and not self._fits_when_full(waiting):
+            raise self._no_room()
+        self._waiting.append(waiting)
         self._kick()
         return future
 
@@ -178,9 +184,10 @@ class Sequencer:
         """Written when this returns None, else when the answer resolves; `exchange` is the id's 16 bytes."""
         self._check_alive()
         frame = frames.encode_frame(frames.Kind.PIECE, sequence, self._segment.durable, exchange, sealed)
-        if self._full and self._segment.free < len(frame) + self._reserved():
+        fits = self._piece_fits(frame)
+        if self._full and not fits:
             raise self._no_room()
-        if self._rotating or self._pieces or self._segment.free < len(frame):
+        if self._rotating or self._pieces or not fits:
             return self._queue_piece(frame)
         self._write(frame)
         if self._strict:
@@ -199,12 +206,19 @@ class Sequencer:
     def _no_room(self) -> LedgerUnavailable:
         return LedgerUnavailable(self._full, hint="Free some space on the disk of the data directory.")
 
-    def _reserved(self) -> int:
-        return len(self._open) * limits.reserve_bytes_per_exchange
+    def _kept(self, more: int = 0) -> int:
+        """Until there is a next segment, so much of this one is left to close the exchanges that are open."""
+        return 0 if self._spare else (len(self._open) + more) * limits.reserve_bytes_per_exchange
 
-    def _queued(self, entry: bytes, body: bytes) -> int:
-        queued = sum(frames.frame_bytes(len(one.entry), len(one.body)) for one in self._waiting)
-        return queued + frames.frame_bytes(len(entry), len(body))
+    def _piece_fits(self, frame: bytes) -> bool:
+        return self._segment.free >= len(frame) + self._kept()
+
+    def _fits_when_full(self, one: _Waiting) -> bool:
+        """Nothing begins on a full disk; what closes stands in nobody's way but that of others that close."""
+        if one.opens:
+            return False
+        before = sum(other.size for other in self._waiting if other.closes or not one.closes)
+        return self._segment.free >= before + one.size + (0 if one.closes else self._kept())
 
     def _queue_piece(self, frame: bytes) -> asyncio.Future[None]:
         future: asyncio.Future[None] = self._loop.create_future()
@@ -237,25 +251,30 @@ class Sequencer:
         self._busy = True
         held, self._held = self._held, []
         end = self._segment.end
-        if len(self._open) <= 1:
+        if len(self._open) <= 1 and self._sync_s < limits.sync_here_s:
             # Nobody else is held up, and the way to a thread and back takes as long as the disk does.
             self._synced(self._sync_here(), end, batch, held)
             return
-        syncing = self._loop.run_in_executor(self._sync_thread, self._segment.sync)
+        syncing = self._loop.run_in_executor(self._sync_thread, self._sync)
         syncing.add_done_callback(lambda done: self._synced(done.exception(), end, batch, held))
 
     def _sync_here(self) -> OSError | None:
         try:
-            self._segment.sync()
+            self._sync()
         except OSError as error:
             return error
         return None
+
+    def _sync(self) -> None:
+        began = monotonic()
+        self._segment.sync()
+        self._sync_s = monotonic() - began
 
     def _waiting_for_room(self) -> bool:
         return bool(self._waiting or self._pieces)
 
     def _write_queued_pieces(self) -> None:
-        while self._pieces and len(self._pieces[0].frame) <= self._segment.free:
+        while self._pieces and self._piece_fits(self._pieces[0].frame):
             piece = self._pieces[0]
             if not self._write(piece.frame, quiet=True):
                 return  # it has been told, with all that wait
@@ -268,25 +287,41 @@ class Sequencer:
     def _write_batch(self) -> list[tuple[_Waiting, Receipt]]:
         batch: list[tuple[_Waiting, Receipt]] = []
         data: list[bytes] = []
-        total = 0
-        for one in itertools.islice(self._waiting, limits.commit_records_max):
-            size = frames.frame_bytes(len(one.entry), len(one.body))
-            # Until there is a next segment, what is left of this one closes the exchanges that are open.
-            kept = 0 if one.closes or self._spare else self._reserved()
-            if total + size + kept > self._segment.free or total > _COMMIT_BYTES:
-                break
+        for one in self._chosen():
             index = self._next + len(batch)
             data.append(frames.encode_frame(frames.Kind.ENTRY, index, self._segment.durable, one.entry, one.body))
             batch.append((one, Receipt(index, leaf_hash(one.entry))))
-            total += size
         if not batch or not self._write(b"".join(data), quiet=True):
             return []  # those that wait have been told
         self._next += len(batch)
+        if self._waiting[len(batch) - 1] is batch[-1][0]:
+            for _ in batch:
+                self._waiting.popleft()
+        else:
+            written = {id(one) for one, _ in batch}
+            self._waiting = deque(one for one in self._waiting if id(one) not in written)
         for one, receipt in batch:
-            self._waiting.popleft()
             if one.opens:
                 self._open[one.opens] = OpenExchange(one.opens, receipt.index, self._segment.number)
         return batch
+
+    def _chosen(self) -> list[_Waiting]:
+        """What is written now, in order; while there is no next segment, what closes passes what must wait for it."""
+        chosen: list[_Waiting] = []
+        total = opened = 0
+        for one in self._waiting:
+            if len(chosen) == limits.commit_records_max or total > _COMMIT_BYTES:
+                break
+            opened += bool(one.opens)
+            kept = 0 if one.closes else self._kept(opened)
+            if total + one.size + kept <= self._segment.free:
+                chosen.append(one)
+                total += one.size
+            elif self._spare:
+                break
+            else:
+                opened -= bool(one.opens)
+        return chosen
 
     def _write(self, data: bytes, quiet: bool = False) -> bool:
         try:
@@ -354,8 +389,6 @@ class Sequencer:
 
     def _begin_rotation(self) -> bool:
         if not self._spare:
-            if self._full:
-                self._refuse_what_does_not_fit()
             return False  # the end of `_make_spare` kicks
         self._busy = self._rotating = True
         self._spare = False
@@ -385,12 +418,19 @@ class Sequencer:
         self._held.clear()
         self._kick()
 
-    def _refuse_what_does_not_fit(self) -> None:
-        unavailable = self._no_room()
-        one = self._waiting.popleft() if self._waiting else None
-        future = one.future if one else self._pieces.popleft().future
-        if not future.done():
-            future.set_exception(unavailable)
+    def _refuse_waiting(self) -> None:
+        """There will be no next segment for now: whoever waits for it is told."""
+        waiting, self._waiting = self._waiting, deque()
+        pieces, self._pieces = self._pieces, deque()
+        refused: list[asyncio.Future[Receipt] | asyncio.Future[None]] = [piece.future for piece in pieces]
+        for one in waiting:
+            if self._fits_when_full(one):
+                self._waiting.append(one)
+            else:
+                refused.append(one.future)
+        for future in refused:
+            if not future.done():
+                future.set_exception(self._no_room())
         self._kick()
 
     # In the background.
@@ -417,8 +457,10 @@ class Sequencer:
         try:
             await self._loop.run_in_executor(self._spare_thread, make_spare, self._directory)
         except OSError as error:
+            if not self._full:
+                _log.error("The ledger has no room for its next segment: %s. Nothing new is admitted.", error.strerror)
             self._full = f"The ledger has no room for its next segment: {error.strerror}."
-            _log.error("%s Nothing new is admitted.", self._full)
+            self._refuse_waiting()
             return
         self._spare, self._full = True, ""
         if self._waiting_for_room():
