@@ -4,7 +4,8 @@ Every error that a user of Rempart can meet is a `RempartError`. It knows how it
 OpenAI's `type` and `code`) and on the command line (`exit_code`), whether trying again can help (`retryable`), and
 what to do (`hint`). Foreign exceptions are mapped to these inside the adapter that met them.
 
-Exit codes: 0 done, 1 the thing checked does not hold, 2 wrong use, 3 a dependency is missing or down.
+Exit codes: 0 done, 1 the ledger that was checked does not hold, 2 wrong use, 3 something that is needed is missing,
+busy, down, or failed. `docs/operations.md` has the table.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ class RempartError(Exception):
     code: ClassVar[str] = "internal_error"
     openai_type: ClassVar[str] = "server_error"
     http_status: int = 500
-    exit_code: ClassVar[int] = 1
+    exit_code: ClassVar[int] = 3
     retryable: ClassVar[bool] = False
 
     def __init__(
@@ -48,11 +49,24 @@ class UsageError(RempartError):
     exit_code = 2
 
 
+class NoInstallation(UsageError):
+    """The directory holds no ledger or no keys, and the command makes none."""
+
+    code = "no_installation"
+
+
 class ConfigError(RempartError):
     """rempart.toml, an option or a REMPART_ variable holds something that cannot be used."""
 
     code = "bad_configuration"
     exit_code = 2
+
+
+class AddressInUse(ConfigError):
+    """Another program listens at the address."""
+
+    code = "address_in_use"
+    exit_code = 3
 
 
 class InvalidRequest(RempartError):
@@ -187,6 +201,7 @@ class LedgerCorrupt(RempartError):
 
     code = "ledger_corrupt"
     http_status = 503
+    exit_code = 1
 
 
 class IndexDamaged(RempartError):
@@ -201,6 +216,7 @@ class KeystoreError(RempartError):
 
     code = "keystore"
     http_status = 503
+    exit_code = 2
 
 
 class KeystoreChanged(KeystoreError):
@@ -267,6 +283,12 @@ class EngineRefused(EngineError):
     def __init__(self, message: str, *, status: int, hint: str = "", param: str | None = None) -> None:
         super().__init__(message, hint=hint, param=param)
         self.http_status = status if status in _CLIENT_CAN_MEND else 502
+
+
+class ContextLengthExceeded(EngineRefused):
+    """The conversation and the answer asked for are longer than the model's context."""
+
+    code = "context_length_exceeded"
 
 
 class ClientGone(RempartError):

@@ -34,6 +34,7 @@ event_bytes_max: Final = 1024 * 1024
 client_stall_s: Final = 60.0
 cancel_s: Final = 1.0
 drain_s: Final = 30.0
+drain_dead_s: Final = 5.0
 
 # The ledger.
 entry_bytes_max: Final = 65_535

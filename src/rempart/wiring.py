@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from rempart.config.load import is_loopback
+from rempart.config.check import is_loopback
 from rempart.config.settings import Engine as EngineSettings
 from rempart.config.settings import Server, Settings
 from rempart.console.pages import Pages
@@ -30,12 +30,12 @@ from rempart.engines.openai import Endpoint, OpenAIEngine, tls_context
 from rempart.engines.port import Engine
 from rempart.engines.router import Router
 from rempart.errors import ConfigError, DirectoryLocked, KeystoreError
-from rempart.formats.gguf import read_header
-from rempart.gateway.administration import Administration, Verb
+from rempart.formats.gguf import GgufHeader, NotGguf, read_header
+from rempart.gateway.administration import Administration, Verb, shown
 from rempart.gateway.app import Gateway, Parts, Policy
 from rempart.gateway.control import NotRunning, ask
 from rempart.identity.keyring import KeyRing
-from rempart.identity.keys import KeyTable
+from rempart.identity.keys import KeyTable, read_keys
 from rempart.identity.quota import Meter
 from rempart.ledger.keys.keystore import Keystore
 from rempart.ledger.reading.prove import prove
@@ -72,6 +72,7 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True):
 async def open_site(settings: Settings, progress: Progress | None = None) -> AsyncIterator[Site]:
     """Own the data directory, recover its ledger, start its engines. Raises any `RempartError`."""
     data = settings.data
+    _require_keys(data)
     with own(data):
         engines = [_engine(one, data, progress) for one in settings.engines]
         keystore = open_keystore(data)
@@ -126,10 +127,23 @@ def _assemble(settings: Settings, journal: Journal, keystore: Keystore, router: 
     )
     return Site(
         gateway=gateway,
-        administration=Administration(journal, table, ring, pepper),
+        administration=Administration(journal, table, ring, pepper, partial(_served, router)),
         journal=journal,
         first_start=not known,
     )
+
+
+def _served(router: Router) -> set[str]:
+    return {target.model for target in router.models()}
+
+
+def _require_keys(data: Path) -> None:
+    """A ledger without its keys is a copy: new keys would not fit it. Raises `KeystoreError`, and leaves nothing."""
+    if (ledger_directory(data) / "log.vkey").exists() and not (data / "keys" / "root.key").exists():
+        raise KeystoreError(
+            "This directory has no keys (keys/ is missing).",
+            hint="Restore keys/ from its backup. Without it the ledger can be verified, but not go on.",
+        )
 
 
 def _policy(settings: Settings) -> Policy:
@@ -170,16 +184,33 @@ def _embedded_model(settings: EngineSettings, data: Path, progress: Progress | N
         created = int(path.stat().st_mtime)
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}.", hint="Give a GGUF file with --model.") from error
-    trained = header.context_tokens or _CONTEXT_DEFAULT
     return EmbeddedModel(
         path=path.resolve(),
-        name=settings.model_name or ("guide" if settings.model is None else path.stem),
+        name=_model_name(settings),
         digest=digest,
         created=created,
-        context_tokens=min(settings.context_tokens, trained),
+        context_tokens=_context(settings, header),
         parallel=settings.parallel,
         threads=settings.threads,
     )
+
+
+def context_of(settings: EngineSettings) -> int | None:
+    """Tokens that one sequence of an embedded engine will have; None when its file cannot be read."""
+    try:
+        with (settings.model or guide_path()).open("rb") as file:
+            return _context(settings, read_header(file))
+    except (OSError, NotGguf):
+        return None
+
+
+def _context(settings: EngineSettings, header: GgufHeader) -> int:
+    return min(settings.context_tokens, header.context_tokens or _CONTEXT_DEFAULT)
+
+
+def _model_name(settings: EngineSettings) -> str:
+    """What clients call the model of an embedded engine."""
+    return settings.model_name or ("guide" if settings.model is None else settings.model.stem)
 
 
 def guide_path() -> Path:
@@ -223,6 +254,7 @@ def _settings_facts(settings: Settings, keystore: Keystore) -> dict[str, Fact]:
         shown[f"retention.{name}.erase_with_actor"] = one.erase_with_actor
         shown[f"retention.{name}.basis"] = "hmac:" + hmac.digest(secret, one.basis.encode(), "sha256").hex()
     shown["engines"] = len(settings.engines)
+    shown["engines.plain_http"] = sum(engine.plain_http for engine in settings.engines)
     text = msgspec.json.encode(settings.engines, enc_hook=str)
     shown["engines.digest"] = "hmac:" + hmac.digest(secret, text, "sha256").hex()
     return {"settings": shown}
@@ -241,13 +273,28 @@ async def administer(settings: Settings, verb: str, args: Mapping[str, Any]) -> 
     return await _administer_here(settings, verb, args)
 
 
+def _configured(settings: Settings) -> set[str] | None:
+    """Names of models that the settings tell; None when an engine would have to be asked."""
+    if any(engine.kind == "openai" and not engine.models for engine in settings.engines):
+        return None
+    embedded = {_model_name(engine) for engine in settings.engines if engine.kind == "embedded"}
+    return embedded.union(*(engine.models for engine in settings.engines))
+
+
+async def list_keys(settings: Settings) -> list[dict[str, Any]]:
+    """The keys as they are kept; nothing is written, and a server may run on the directory or not."""
+    return [shown(row) for row, _ in await asyncio.to_thread(read_keys, settings.data / "state.db")]
+
+
 async def _administer_here(settings: Settings, verb: str, args: Mapping[str, Any]) -> Any:
+    _require_keys(settings.data)
     with own(settings.data):
         keystore = open_keystore(settings.data)
         async with _ledger(settings, keystore) as journal:
             table = KeyTable(settings.data / "state.db")
             pepper = keystore.one("pepper")
-            administration = Administration(journal, table, KeyRing(pepper, table.all()), pepper)
+            models = partial(_configured, settings)
+            administration = Administration(journal, table, KeyRing(pepper, table.all()), pepper, models)
             verbs: dict[str, Verb] = administration.verbs()
             result = await verbs[verb](dict(args))
             await journal.event("stop", {})

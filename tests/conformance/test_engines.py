@@ -9,7 +9,7 @@ import pytest_asyncio
 
 from rempart.engines.embedded import EmbeddedEngine, EmbeddedModel
 from rempart.engines.openai import Endpoint, OpenAIEngine
-from rempart.errors import EngineRefused
+from rempart.errors import ContextLengthExceeded, EngineRefused
 from rempart.testing.check_engine import check_engine
 from rempart.testing.scripted import ScriptedServer
 from rempart.wire.job import Job
@@ -34,6 +34,17 @@ async def embedded(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Em
     await engine.start()
     yield engine
     await engine.close()
+
+
+@pytest.mark.asyncio(loop_scope="module")
+@pytest.mark.parametrize("stream", [False, True])
+async def test_embedded_says_that_a_conversation_is_too_long(embedded: EmbeddedEngine, stream: bool) -> None:
+    body = {"messages": [{"role": "user", "content": "word " * 600}], "stream": stream}
+    job = Job(path="/v1/chat/completions", body=msgspec.json.encode(body), exchange="0" * 32)
+    with pytest.raises(ContextLengthExceeded, match=r"has \d+ tokens, the model's context has 512") as refused:
+        await (anext(embedded.stream(job)) if stream else embedded.answer(job))
+    assert (refused.value.http_status, refused.value.param) == (400, "messages")
+    assert refused.value.hint == "Shorten the conversation, or start a new one."
 
 
 _ASKED = [{"role": "user", "content": "What is Rempart?"}]

@@ -1,5 +1,6 @@
 """Docs cannot lie: what they name exists, and what exists is named."""
 
+import ast
 import re
 import tomllib
 from pathlib import Path
@@ -11,6 +12,8 @@ import pytest
 from rempart import errors
 from rempart.cli.main import cli
 from rempart.config.settings import Settings
+from rempart.formats.gguf import NotGguf
+from rempart.identity.caller import PERMISSIONS
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("models/guide/*.md")])
@@ -81,10 +84,77 @@ def test_defaults_in_the_configuration_page_are_the_defaults() -> None:
 def test_every_error_that_a_client_can_meet_is_in_the_api_page() -> None:
     text = (ROOT / "docs" / "api.md").read_text()
     command_line_only = {"usage", "bad_configuration", "ledger_corrupt", "keystore", "directory_locked"}
-    command_line_only |= {"missing_dependency", "client_gone"}
+    command_line_only |= {"missing_dependency", "client_gone", "no_installation", "address_in_use"}
     codes = {kind.code for kind in vars(errors).values() if isinstance(kind, type) and hasattr(kind, "http_status")}
     for code in codes - command_line_only:
         assert f"`{code}`" in text, code
+
+
+def _rows(page: str, heading: str) -> list[list[str]]:
+    """The cells of the table under a heading, without its head."""
+    section = (ROOT / "docs" / page).read_text().split(f"## {heading}\n")[1].split("\n## ")[0]
+    lines = [line for line in section.splitlines() if line.startswith("|")]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]]
+
+
+def test_the_table_of_roles_is_what_they_may() -> None:
+    table = {row[0].strip("`"): row[1:] for row in _rows("operations.md", "Roles")}
+    assert table.keys() == PERMISSIONS.keys()
+    for role, cells in table.items():
+        all_keys, metrics = (
+            "yes" if permission in PERMISSIONS[role] else "no" for permission in ("read_ledger", "read_metrics")
+        )
+        assert cells == ["yes", "yes", "yes", all_keys, metrics]
+
+
+def _errors() -> dict[str, type[errors.RempartError]]:
+    """By code; of those that share one the first, which the others inherit from."""
+    found: dict[str, type[errors.RempartError]] = {NotGguf.code: NotGguf}
+    for kind in vars(errors).values():
+        if isinstance(kind, type) and issubclass(kind, errors.RempartError):
+            found.setdefault(kind.code, kind)
+    return found
+
+
+def test_the_table_of_exit_codes_is_what_the_errors_say() -> None:
+    kinds = _errors()
+    named: set[str] = set()
+    for status, _, codes in _rows("operations.md", "Exit codes"):
+        for code in re.findall(r"`([a-z_]+)`", codes):
+            assert kinds[code].exit_code == int(status), code
+            named.add(code)
+    assert {code for code, kind in kinds.items() if kind.exit_code == 1} == {"ledger_corrupt"}
+    assert {"usage", "bad_configuration", "no_installation", "keystore", "directory_locked", "address_in_use"} <= named
+
+
+def _templates() -> list[str]:
+    """All texts of the program, without what is filled in."""
+    found: list[str] = []
+    for path in (ROOT / "src").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.JoinedStr):
+                found.append(_template(node))
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                found.append(node.value)
+    return found
+
+
+def _template(node: ast.AST) -> str:
+    if isinstance(node, ast.Constant) and isinstance(node.value, str):
+        return node.value
+    if isinstance(node, ast.JoinedStr):
+        return "".join(map(_template, node.values))
+    return "".join(_template(one) for one in ast.walk(node) if one is not node and isinstance(one, ast.JoinedStr))
+
+
+TEMPLATES = _templates()
+
+
+@pytest.mark.parametrize("quote", re.findall(r'"([^"`{}]{5,})"', (ROOT / "docs" / "operations.md").read_text()))
+def test_what_the_operations_page_quotes_is_what_the_program_says(quote: str) -> None:
+    said = [re.escape(part.strip()) for part in re.split(r"…|\b[A-Z]{2,}\b", quote.replace("\n", " ")) if part.strip()]
+    pattern = re.compile(".*".join(said), re.DOTALL)
+    assert any(pattern.search(template) for template in TEMPLATES), quote
 
 
 def test_every_dependency_has_its_line() -> None:

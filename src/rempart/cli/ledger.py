@@ -7,12 +7,14 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import click
 import msgspec
 
+from rempart.cli.installation import keys_of, require_ledger
 from rempart.cli.options import common, settings_of, show
+from rempart.cli.telling import full, line, story
+from rempart.errors import LedgerCorrupt, UsageError
 from rempart.ledger.log.checkpoint import Verifier
 from rempart.ledger.reading.examine import Examined, Progress
 from rempart.ledger.reading.find import Found, find, last
@@ -20,7 +22,7 @@ from rempart.ledger.reading.fsck import Checked
 from rempart.ledger.reading.fsck import fsck as check_ledger
 from rempart.ledger.reading.verify import verify as verify_ledger
 from rempart.ledger.store.ownership import own
-from rempart.ledger.writing.opening import ledger_directory, open_keystore, read_vkey
+from rempart.ledger.writing.opening import ledger_directory, read_vkey
 
 
 @click.group()
@@ -28,7 +30,7 @@ def ledger() -> None:
     """Verify, show and follow the record of all exchanges."""
 
 
-@ledger.command()
+@ledger.command(short_help="Check the whole ledger.")
 @click.option("--vkey", help="Verifier key that you trust [the one in the data directory].")
 @click.option("--no-bodies", is_flag=True, help="Leave out the encrypted bodies: quicker.")
 @common
@@ -37,8 +39,8 @@ def verify(vkey: str | None, no_bodies: bool, data: Path | None, config_path: Pa
 
     Exits with 1 at the first thing that does not hold. Needs no secret, and works while a server runs.
     """
-    directory = settings_of(data, config_path).settings.data
-    verifier = Verifier.from_vkey(vkey or read_vkey(directory))
+    directory = _ledger_of(data, config_path)
+    verifier = Verifier.from_vkey(read_vkey(directory)) if vkey is None else _given(vkey)
     began = time.perf_counter()
     with _progress("Verifying", not no_bodies) as progress:
         examined = verify_ledger(ledger_directory(directory), verifier, progress)
@@ -49,7 +51,22 @@ def verify(vkey: str | None, no_bodies: bool, data: Path | None, config_path: Pa
     _tell(examined, "The ledger holds", seconds)
 
 
-@ledger.command()
+def _ledger_of(data: Path | None, config_path: Path | None) -> Path:
+    """The data directory. Raises `NoInstallation` when there is no ledger in it."""
+    directory = settings_of(data, config_path).settings.data
+    require_ledger(directory)
+    return directory
+
+
+def _given(vkey: str) -> Verifier:
+    """A slip in what was typed is no finding about the ledger."""
+    try:
+        return Verifier.from_vkey(vkey)
+    except LedgerCorrupt as error:
+        raise UsageError(f"--vkey: {error.message}", hint=error.hint) from error
+
+
+@ledger.command(short_help="Name everything that is wrong with the ledger.")
 @click.option("--vkey", help="Verifier key that you trust [the one in the data directory].")
 @click.option("--no-bodies", is_flag=True, help="Leave out the encrypted bodies: quicker.")
 @click.option("--repair", is_flag=True, help="Write anew what can be derived; refused while a server runs.")
@@ -62,8 +79,8 @@ def fsck(
     Exits with 1 when anything is. --repair writes damaged or missing tiles and bundles anew, when the signed root
     proves them; it never touches entries, bodies or the checkpoint.
     """
-    directory = settings_of(data, config_path).settings.data
-    verifier = Verifier.from_vkey(vkey or read_vkey(directory))
+    directory = _ledger_of(data, config_path)
+    verifier = Verifier.from_vkey(read_vkey(directory)) if vkey is None else _given(vkey)
     began = time.perf_counter()
     with contextlib.ExitStack() as stack:
         if repair:
@@ -103,7 +120,7 @@ def _tell_checked(checked: Checked, seconds: float) -> None:
 
 def _tell(report: Examined, verdict: str, seconds: float) -> None:
     entries = report.size + report.beyond
-    rate = f", {entries / seconds:,.0f} a second" if seconds > 0.05 else ""
+    rate = f", {entries / seconds:,.0f} a second" if seconds >= 1 else ""
     click.echo(f"{verdict}: {entries:,} entries in {seconds:.2f} s{rate}.")
     click.echo(f"  origin       {report.origin}")
     click.echo(f"  checkpoint   {report.size:,} entries, root {report.root}")
@@ -117,68 +134,59 @@ def _tell(report: Examined, verdict: str, seconds: float) -> None:
 @ledger.command()
 @common
 def key(data: Path | None, config_path: Path | None, as_json: bool) -> None:
-    """Print the verifier key of the log: give it to auditors, by another way than the log."""
-    vkey = read_vkey(settings_of(data, config_path).settings.data)
+    """Print the verifier key of the log.
+
+    Give it to auditors, by another way than the log.
+    """
+    vkey = read_vkey(_ledger_of(data, config_path))
     if as_json:
         show({"vkey": vkey})
     else:
         click.echo(vkey)
 
 
-@ledger.command("show")
+@ledger.command("show", short_help="Show an exchange or an entry.")
 @click.argument("what")
 @click.option("--sealed", is_flag=True, help="Show entries only; do not open what was said.")
+@click.option("--full", "whole", is_flag=True, help="Show every field, and what was said as JSON.")
 @common
-def show_(what: str, sealed: bool, data: Path | None, config_path: Path | None, as_json: bool) -> None:
-    """Show the entries of an exchange (its id) or one entry (its index), and what was said."""
-    directory = settings_of(data, config_path).settings.data
-    read_vkey(directory)
-    keystore = None if sealed else open_keystore(directory)
-    _print(find(ledger_directory(directory), what, keystore), as_json)
+def show_(what: str, sealed: bool, whole: bool, data: Path | None, config_path: Path | None, as_json: bool) -> None:
+    """Show an exchange (by its id) or one entry (by its index): what it was, what was asked, what was answered.
+
+    What was said is opened with the keys of the data directory.
+    """
+    directory = _ledger_of(data, config_path)
+    keystore = None if sealed else keys_of(directory)
+    found = find(ledger_directory(directory), what, keystore)
+    if as_json:
+        for one in found:
+            show(one)
+    else:
+        click.echo("\n".join(map(full, found)) if whole else story(found))
 
 
 @ledger.command()
-@click.option("-n", "--number", default=10, show_default=True, help="How many of the last entries.")
+@click.option(
+    "-n", "--number", type=click.IntRange(min=1), default=10, show_default=True, help="How many of the last entries."
+)
 @click.option("-f", "--follow", is_flag=True, help="Go on with entries as they come.")
 @common
 def tail(number: int, follow: bool, data: Path | None, config_path: Path | None, as_json: bool) -> None:
     """Print the last entries, without what was said."""
-    directory = settings_of(data, config_path).settings.data
-    read_vkey(directory)
-    place = ledger_directory(directory)
+    place = ledger_directory(_ledger_of(data, config_path))
     found = last(place, number)
-    _print(found, as_json, lines=True)
+    _print(found, as_json)
     while follow:
         time.sleep(0.5)
         seen = found[-1].index if found else -1
         more = last(place, sys.maxsize, after=seen)
-        _print(more, as_json, lines=True)
+        _print(more, as_json)
         found = more or found
 
 
-def _print(found: list[Found], as_json: bool, lines: bool = False) -> None:
-    if as_json:
-        for one in found:
-            show(one)
-        return
+def _print(found: list[Found], as_json: bool) -> None:
     for one in found:
-        click.echo(_line(one) if lines else _whole(one))
-
-
-def _line(one: Found) -> str:
-    entry = one.entry
-    told = [str(entry[name]) for name in ("exchange", "model", "outcome", "error") if entry.get(name)]
-    return f"{one.index:>8}  {entry['time']}  {entry['type']:<9} {' '.join(told)}"
-
-
-def _whole(one: Found) -> str:
-    parts = [f"entry {one.index}", _pretty(one.entry)]
-    if one.body is not None:
-        parts += ["what was said", _pretty(one.body)]
-    if one.unreadable:
-        parts.append(f"what was said cannot be read: {one.unreadable}")
-    return "\n".join(parts) + "\n"
-
-
-def _pretty(value: Any) -> str:
-    return msgspec.json.format(msgspec.json.encode(value), indent=2).decode()
+        if as_json:
+            show(one)
+        else:
+            click.echo(line(one))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import traceback
 from collections.abc import Sequence
 
 import click
@@ -11,7 +12,7 @@ import msgspec
 
 from rempart import __version__
 from rempart.cli import config, key, ledger, proofs, up
-from rempart.errors import RempartError
+from rempart.errors import RempartError, UsageError
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -29,23 +30,37 @@ ledger.ledger.add_command(proofs.pack)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Entry point. Exits with 0, 1, 2 or 3."""
+    """Entry point. Exits with 0, 1, 2 or 3, and with 130 when it is interrupted."""
     given = list(sys.argv[1:] if arguments is None else arguments)
+    as_json = "--json" in given
     try:
         status = cli.main(args=given, prog_name="rempart", standalone_mode=False)
         sys.exit(status if isinstance(status, int) else 0)
     except RempartError as error:
-        _tell(error, as_json="--json" in given)
+        _tell(error, as_json)
         sys.exit(error.exit_code)
     except click.Abort:
         sys.exit(130)
     except click.ClickException as error:
-        error.show()
-        sys.exit(2)
+        if as_json:
+            _tell(_wrong_use(error), as_json)
+        else:
+            error.show()
+        sys.exit(UsageError.exit_code)
     except BrokenPipeError:
         # Whoever read our output left, as `head` does; Python must not try to flush it again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
+    except Exception as error:
+        # Python's own status would be 1, which says that a ledger does not hold.
+        traceback.print_exc()
+        raise SystemExit(RempartError.exit_code) from error
+
+
+def _wrong_use(error: click.ClickException) -> UsageError:
+    context = getattr(error, "ctx", None)
+    command = context.command_path if context is not None else "rempart"
+    return UsageError(error.format_message(), hint=f"See '{command} --help'.")
 
 
 def _tell(error: RempartError, as_json: bool) -> None:

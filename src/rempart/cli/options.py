@@ -11,17 +11,30 @@ import click
 import msgspec
 
 from rempart.config.load import Loaded, load
+from rempart.errors import UsageError
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+
+class PathOption(click.ParamType[Path]):
+    """A path. An empty text, such as an unset variable of the shell leaves, would mean the current directory."""
+
+    name = "path"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        if str(value) == "" and not isinstance(value, Path):
+            given = param.opts[0] if param is not None else "The path"
+            raise UsageError(f"{given} is empty.", hint="Give a path, or leave it out.")
+        return Path(value)
 
 
 def common(command: F) -> F:
     """`--data`, `--config` and `--json`, as `data`, `config_path` and `as_json`."""
     command = click.option("--json", "as_json", is_flag=True, help="Answer in JSON.")(command)
     command = click.option(
-        "--config", "config_path", type=click.Path(path_type=Path), help="Configuration file [<data>/rempart.toml]."
+        "--config", "config_path", type=PathOption(), help="Configuration file [<data>/rempart.toml]."
     )(command)
-    return click.option("--data", type=click.Path(path_type=Path), help="Data directory [data].")(command)
+    return click.option("--data", type=PathOption(), help="Data directory [data].")(command)
 
 
 def settings_of(data: Path | None, config_path: Path | None, **options: Any) -> Loaded:

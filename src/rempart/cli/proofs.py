@@ -18,7 +18,7 @@ from rempart.ledger.store.files import replace_durably
 from rempart.ledger.writing.opening import ledger_directory, open_keystore, read_vkey
 
 
-@click.command()
+@click.command(short_help="Write proofs that can be checked without us.")
 @click.argument("what", nargs=-1, required=True)
 @click.option("--to", type=click.Path(path_type=Path), default=Path(), help="Directory of the proofs [this one].")
 @common
@@ -39,7 +39,7 @@ def prove(what: tuple[str, ...], to: Path, data: Path | None, config_path: Path 
         click.echo(path)
 
 
-@click.command()
+@click.command(short_help="Write an auditor's pack, with its verifier.")
 @click.argument("what", nargs=-1)
 @click.option("--from", "first", type=click.IntRange(0), help="First entry of a range.")
 @click.option("--upto", type=click.IntRange(0), help="Last entry of the range.")

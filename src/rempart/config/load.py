@@ -5,23 +5,19 @@ The only reader of files and environment for settings. Precedence: option, `REMP
 
 from __future__ import annotations
 
-import ipaddress
-import math
-import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, get_args, get_origin
-from urllib.parse import urlsplit
+from typing import Any, NamedTuple, get_args, get_origin
 
 import msgspec
 
-from rempart import limits
-from rempart.config.settings import Engine, Retention, Settings, standard_retention
+from rempart.config.check import check
+from rempart.config.refusal import refusal
+from rempart.config.settings import Engine, Settings, standard_retention
 from rempart.errors import ConfigError
 
 _PREFIX = "REMPART_"
-_WORD = re.compile(r"[a-z0-9][a-z0-9-]{0,31}")
 _SECTIONS = ("server", "ledger", "logging")
 # Not settings: where settings are, what the documents keep a key in, and how often a test kills.
 _OTHERS = frozenset({"REMPART_CONFIG", "REMPART_KEY", "REMPART_KILLS"})
@@ -54,8 +50,7 @@ def load(options: Mapping[str, Any], environment: Mapping[str, str], config: Pat
     settings = _convert(tree, sources)
     classes = {**standard_retention(), **settings.retention}
     settings = msgspec.structs.replace(settings, retention=classes)
-    _check(settings)
-    _check_retention(settings)
+    check(settings, sources)
     return Loaded(settings, sources)
 
 
@@ -69,9 +64,17 @@ def with_model(settings: Settings, model: Path | None) -> Settings:
     return msgspec.structs.replace(settings, engines=(changed, *others))
 
 
-def explain(loaded: Loaded) -> list[tuple[str, str, str]]:
-    """(name, value, source) of every setting, in order."""
-    rows: list[tuple[str, str, str]] = []
+class Row(NamedTuple):
+    """One setting: its value in terms of JSON, and where it came from."""
+
+    name: str
+    value: Any
+    source: str
+
+
+def explain(loaded: Loaded) -> list[Row]:
+    """Every setting, in order."""
+    rows: list[Row] = []
     for name in Settings.__struct_fields__:
         value = getattr(loaded.settings, name)
         if isinstance(value, msgspec.Struct):
@@ -90,9 +93,8 @@ def explain(loaded: Loaded) -> list[tuple[str, str, str]]:
     return rows
 
 
-def _row(name: str, value: object, loaded: Loaded) -> tuple[str, str, str]:
-    shown = msgspec.json.encode(value, enc_hook=str).decode()
-    return name, shown, loaded.sources.get(name, "default")
+def _row(name: str, value: object, loaded: Loaded) -> Row:
+    return Row(name, msgspec.to_builtins(value, enc_hook=str), loaded.sources.get(name, "default"))
 
 
 def _config_path(given: Mapping[str, Any], environment: Mapping[str, str]) -> Path | None:
@@ -126,7 +128,7 @@ def _put(tree: dict[str, Any], dotted: str, value: Any) -> None:
         return
     inner = tree.setdefault(section, {})
     if not isinstance(inner, dict):
-        raise ConfigError(f"{section} must be a table.", hint="See docs/configuration.md.")
+        raise ConfigError(f"{section} must be a table, for {dotted}.", hint="See docs/configuration.md.")
     inner[name] = value
 
 
@@ -140,6 +142,7 @@ def _note(tree: Mapping[str, Any], sources: dict[str, str], source: str) -> None
         elif isinstance(value, dict):
             sources.update({f"{name}.{inner}": source for inner in value})
         elif name == "engines" and isinstance(value, list):
+            sources[name] = source
             for engine in value:
                 if isinstance(engine, dict):
                     sources.update({f"engines.{engine.get('name')}.{inner}": source for inner in engine})
@@ -156,10 +159,7 @@ def _convert(tree: dict[str, Any], sources: Mapping[str, str]) -> Settings:
     try:
         return msgspec.convert(tree, Settings, dec_hook=_path)
     except msgspec.ValidationError as error:
-        raise ConfigError(
-            f"The configuration cannot be used: {error}.",
-            hint="See docs/configuration.md, or 'rempart config explain'.",
-        ) from error
+        raise refusal(error, tree, sources) from error
 
 
 def _typed(section: str, name: str, text: Any) -> Any:
@@ -177,96 +177,8 @@ def _typed(section: str, name: str, text: Any) -> Any:
 
 
 def _path(kind: type, value: object) -> object:
-    if kind is Path and isinstance(value, str | Path):
-        return Path(value)
-    raise TypeError(f"expected a path, got a {type(value).__name__}")
-
-
-def is_loopback(host: str) -> bool:
-    """Whether an address reaches only this machine."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
-def _check(settings: Settings) -> None:
-    server = settings.server
-    if not 0 <= server.port <= 65_535:
-        raise ConfigError(f"server.port is {server.port}.", hint="Ports are 0 to 65535.")
-    if (server.certificate is None) != (server.key is None):
-        raise ConfigError("server.certificate and server.key belong together.", hint="Give both, or neither.")
-    if server.certificate is None and not is_loopback(server.host):
-        raise ConfigError(
-            f"server.host is {server.host}, without a certificate: keys and prompts would cross the network in clear.",
-            hint="Give server.certificate and server.key, or listen on 127.0.0.1 behind a TLS proxy.",
-        )
-    for name in ("body_bytes_max", "exchanges_max", "exchange_s", "drain_s"):
-        value = getattr(server, name)
-        if not math.isfinite(value) or value < 0 or (value == 0 and name != "drain_s"):
-            raise ConfigError(f"server.{name} must be positive.", hint="Leave it out for its default.")
-    if server.body_bytes_max > limits.segment_bytes // 3:
-        raise ConfigError(
-            f"server.body_bytes_max is {server.body_bytes_max}: the ledger could not record such a request.",
-            hint=f"At most {limits.segment_bytes // 3}.",
-        )
-    names = [engine.name for engine in settings.engines]
-    if not names or len(set(names)) != len(names):
-        raise ConfigError("Engines need names of their own.", hint="Give each [[engines]] another name.")
-    for engine in settings.engines:
-        if not _WORD.fullmatch(engine.name):
-            raise ConfigError(f"The engine's name {engine.name!r} is no short word.", hint="Such as vllm or gpu-1.")
-        if engine.parallel < 1 or engine.context_tokens < 1 or engine.threads < 0:
-            raise ConfigError(
-                f"engines.{engine.name}: parallel and context_tokens are at least 1, threads at least 0.",
-                hint="Leave them out for their defaults.",
-            )
-        if engine.kind == "openai" and not _is_address(engine.url):
-            raise ConfigError(
-                f"engines.{engine.name}.url is {engine.url!r}.", hint="Give its address, such as https://10.0.0.7:8000."
-            )
-
-
-def _check_retention(settings: Settings) -> None:
-    if settings.ledger.retention not in settings.retention:
-        raise ConfigError(
-            f"ledger.retention is {settings.ledger.retention!r}, and there is no such class.",
-            hint=f"Give a section [retention.<class>], or one of: {', '.join(sorted(settings.retention))}.",
-        )
-    if len(settings.retention) > limits.retention_classes_max:
-        raise ConfigError(
-            f"There are {len(settings.retention)} retention classes.", hint=f"At most {limits.retention_classes_max}."
-        )
-    for name, one in settings.retention.items():
-        _check_class(name, one)
-
-
-def _check_class(name: str, one: Retention) -> None:
-    if not _WORD.fullmatch(name):
-        raise ConfigError(f"The retention class {name!r} is no short word.", hint="Such as standard, or medical-6y.")
-    if not 1 <= one.days <= limits.retention_days_max:
-        raise ConfigError(
-            f"retention.{name}.days is {one.days}.", hint=f"Whole days, from 1 to {limits.retention_days_max}."
-        )
-    if not one.basis.strip() or len(one.basis) > limits.retention_basis_chars_max:
-        raise ConfigError(
-            f"retention.{name}.basis must name the ground.", hint="The clause, such as 45 CFR 164.316(b)(2)(i)."
-        )
-    if one.worm and one.erase_with_actor:
-        raise ConfigError(
-            f"retention.{name} cannot be both worm and erase_with_actor.", hint="Nothing in a worm class is erased."
-        )
-
-
-def _is_address(url: str) -> bool:
-    """A key has a setting of its own: an address with one in it would be shown."""
-    try:
-        parts = urlsplit(url)
-        port = parts.port
-    except ValueError:
-        return False
-    plain = url.isascii() and url.isprintable() and " " not in url
-    whole = parts.scheme in ("http", "https") and bool(parts.hostname) and port != 0
-    return plain and whole and not (parts.username or parts.password or parts.query or parts.fragment)
+    if kind is not Path or not isinstance(value, str | Path):
+        raise TypeError(f"Expected `path`, got `{type(value).__name__}`")
+    if value == "":
+        raise ValueError("is empty")  # it would mean the directory that one happens to stand in
+    return Path(value)

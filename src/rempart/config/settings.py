@@ -76,6 +76,8 @@ class Engine(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """embedded: threads; 0: as many as there are cores."""
     url: str = ""
     """openai: base address, up to but without `/v1`."""
+    plain_http: bool = False
+    """openai: allow `http://` to another machine: prompts and keys then cross the network in clear."""
     api_key_file: Path | None = None
     """openai: file that holds the key, readable by the owner only."""
     ca_file: Path | None = None

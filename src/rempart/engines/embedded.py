@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import re
 import secrets
 import sys
 from collections.abc import AsyncGenerator, Iterator, Sequence
@@ -18,11 +19,13 @@ from rempart import limits
 from rempart.engines.llamacpp_child import Order
 from rempart.engines.openai import Endpoint, OpenAIEngine
 from rempart.engines.recount import recount
-from rempart.errors import EngineUnavailable
+from rempart.errors import ContextLengthExceeded, EngineRefused, EngineUnavailable
 from rempart.wire.job import Job, Target
 
 _log = logging.getLogger("rempart.engines")
 
+
+_TOO_LONG: Final = re.compile(r"request \((\d+) tokens\) exceeds the available context size \((\d+) tokens\)")
 
 # llama.cpp answers these with status 500.
 _MISTAKES: Final = ("Failed to parse", "is not supported", "is too large to process")
@@ -54,7 +57,7 @@ class EmbeddedEngine:
         self._log = log
         self._endpoint: Endpoint | None = None
         self._why = "is starting"
-        self._http = OpenAIEngine(name, self._where, mistakes=_MISTAKES)
+        self._http = OpenAIEngine(name, self._where, mistakes=_MISTAKES, refusal=_refusal)
         self._process: asyncio.subprocess.Process | None = None
         self._watch: asyncio.Task[None] | None = None
 
@@ -114,6 +117,8 @@ class EmbeddedEngine:
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=log,
+                # A session of its own: Ctrl-C in our terminal is for us, who let running answers end first.
+                start_new_session=True,
             )
         self._process = process
         try:
@@ -168,6 +173,19 @@ class EmbeddedEngine:
             pause_s = min(pause_s * 2, limits.engine_restart_most_s)
             with contextlib.suppress(EngineUnavailable):  # it is logged above, at the next turn
                 await self._launch()
+
+
+def _refusal(error: EngineRefused) -> EngineRefused:
+    """llama.cpp says "try increasing it", which whoever asked cannot."""
+    found = _TOO_LONG.search(error.message)
+    if found is None:
+        return error
+    return ContextLengthExceeded(
+        f"The request has {found[1]} tokens, the model's context has {found[2]}.",
+        status=400,
+        hint="Shorten the conversation, or start a new one.",
+        param="messages",
+    )
 
 
 @contextlib.contextmanager

@@ -1,7 +1,8 @@
 """The process that runs llama.cpp: `python -m rempart.engines.llamacpp_child`, started by `embedded`.
 
 It reads one line of JSON from stdin (a secret must not stand in an argument list), answers one line with its port,
-and lives as long as its parent: the kernel kills it when the parent dies, and it leaves when stdin is closed.
+and lives as long as its parent: the kernel kills it when the parent dies, and it leaves when stdin is closed. It has
+a session of its own, so that the signals of the parent's terminal do not reach it.
 """
 
 from __future__ import annotations

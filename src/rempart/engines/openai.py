@@ -72,6 +72,7 @@ class OpenAIEngine:
         tls: ssl.SSLContext | None = None,
         names: Mapping[str, str] | None = None,
         mistakes: tuple[str, ...] = (),
+        refusal: Callable[[EngineRefused], EngineRefused] = lambda error: error,
     ) -> None:
         self._name = name
         self._endpoint = endpoint
@@ -80,6 +81,8 @@ class OpenAIEngine:
         """The name that clients use -> the engine's own; empty: all under their own names."""
         self._mistakes = mistakes
         """What stands in this engine's errors of status 500 when it is the client's mistake."""
+        self._refusal = refusal
+        """What this engine's refusals mean: the same, or a more telling error."""
         self._place: _Place | None = None
 
     @property
@@ -180,7 +183,8 @@ class OpenAIEngine:
         if status == 500 and any(mistake in message for mistake in self._mistakes):
             status = 400
         if 400 <= status < 500:
-            raise EngineRefused(message or f"The engine refused the request ({status}).", status=status, param=param)
+            text = message or f"The engine refused the request ({status})."
+            raise self._refusal(EngineRefused(text, status=status, param=param))
         raise EngineError(f"The engine {self._name} failed ({status}).", hint="See the engine's log.")
 
 

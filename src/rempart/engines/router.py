@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import logging
 from collections.abc import Mapping, Sequence
+from typing import Final
 
 from rempart import limits
 from rempart.engines.port import Engine
@@ -13,6 +14,7 @@ from rempart.errors import EngineError, EngineUnavailable, ModelNotFound
 from rempart.wire.job import Target
 
 _log = logging.getLogger("rempart.engines")
+_UNASKED: Final = "not asked yet"
 
 
 class Router:
@@ -20,7 +22,7 @@ class Router:
 
     def __init__(self, engines: Sequence[Engine]) -> None:
         self._engines = tuple(engines)
-        self._down = {engine.name: "not asked yet" for engine in engines}
+        self._down = {engine.name: _UNASKED for engine in engines}
         self._unseen = {engine.name for engine in engines}
         """Engines that have never told what they serve."""
         self._served: dict[str, list[tuple[Target, Engine]]] = {}
@@ -82,12 +84,12 @@ class Router:
         try:
             targets = await engine.models()
         except EngineError as error:
-            if engine.name not in self._down:
+            if self._down.get(engine.name, _UNASKED) == _UNASKED:
                 _log.warning("engine down", extra={"engine": engine.name, "reason": error.message})
             self._down[engine.name] = error.message
             return [target for served in self._served.values() for target, owner in served if owner is engine]
         self._unseen.discard(engine.name)
-        if self._down.pop(engine.name, None):
+        if self._down.pop(engine.name, _UNASKED) != _UNASKED:
             _log.info("engine up", extra={"engine": engine.name})
         return targets
 

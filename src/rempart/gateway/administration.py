@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import secrets
 import time
+from collections.abc import Callable, Collection
 from typing import Any, Protocol
 
 import msgspec
@@ -15,6 +17,8 @@ from rempart.identity.keys import KeyRow, KeyTable
 from rempart.ledger.writing.journal import Journal
 from rempart.wire.facts import Fact
 
+_log = logging.getLogger("rempart.gateway")
+
 
 class Verb(Protocol):
     """One command of the control socket."""
@@ -25,11 +29,20 @@ class Verb(Protocol):
 class Administration:
     """The keys of one site."""
 
-    def __init__(self, journal: Journal, table: KeyTable, ring: KeyRing, pepper: bytes) -> None:
+    def __init__(
+        self,
+        journal: Journal,
+        table: KeyTable,
+        ring: KeyRing,
+        pepper: bytes,
+        models: Callable[[], Collection[str] | None] = lambda: None,
+    ) -> None:
+        """`models`: names that are served here; None when that cannot be told."""
         self._journal = journal
         self._table = table
         self._ring = ring
         self._pepper = pepper
+        self._models = models
 
     def verbs(self) -> dict[str, Verb]:
         """By name."""
@@ -50,6 +63,7 @@ class Administration:
         mac = key.mac(self._pepper)
         self._table.put(row, mac)
         self._ring.put(row, mac)
+        _log.info("key created", extra={"key": row.id, "role": row.role})
         return key.text(), row
 
     async def _create(self, args: dict[str, Any]) -> dict[str, Any]:
@@ -57,11 +71,23 @@ class Administration:
             order = msgspec.convert(args, KeyOrder)
         except msgspec.ValidationError as error:
             raise UsageError(f"The key cannot be made: {error}.", hint="See 'rempart key create --help'.") from error
+        warnings = self._warnings(order)
         text, row = await self.create_key(order)
-        return {"key": text, **_shown(row)}
+        return {"key": text, **shown(row), "warnings": warnings}
+
+    def _warnings(self, order: KeyOrder) -> list[str]:
+        """What may be meant, and is more often a slip."""
+        found: list[str] = []
+        served = self._models()
+        for model in order.models or ():
+            if served is not None and model not in served:
+                found.append(f"No engine here serves a model {model!r} now; there are: {', '.join(sorted(served))}.")
+        if any(row.name == order.name and not row.revoked for row, _ in self._table.all()):
+            found.append(f"There is a key of the name {order.name!r} already; both are valid.")
+        return found
 
     async def _list(self, args: dict[str, Any]) -> list[dict[str, Any]]:
-        return [_shown(row) for row, _ in self._table.all()]
+        return [shown(row) for row, _ in self._table.all()]
 
     async def _revoke(self, args: dict[str, Any]) -> dict[str, Any]:
         """It works no more before it is recorded: a ledger that is down must not keep a stolen key alive."""
@@ -70,8 +96,9 @@ class Administration:
             row = msgspec.structs.replace(row, revoked=int(time.time()))
             self._ring.put(row, mac)
             self._table.put(row, mac)
+            _log.info("key revoked", extra={"key": row.id})
             await self._journal.event("key", {"key": row.id, "change": "revoked"})
-        return _shown(row)
+        return shown(row)
 
 
 def _facts(row: KeyRow) -> dict[str, Fact]:
@@ -86,7 +113,7 @@ def _facts(row: KeyRow) -> dict[str, Fact]:
     return facts
 
 
-def _shown(row: KeyRow) -> dict[str, Any]:
-    shown: dict[str, Any] = msgspec.to_builtins(row)
-    del shown["actor"], shown["subject"]
-    return shown
+def shown(row: KeyRow) -> dict[str, Any]:
+    """As administrators see it: no secret; `actor` is how the ledger names whose key it is."""
+    found: dict[str, Any] = msgspec.to_builtins(row)
+    return found

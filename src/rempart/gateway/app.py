@@ -88,6 +88,8 @@ class Gateway:
         self.running: set[Performer] = set()
         self.draining = False
         self._refusals: Counter[str] = Counter()
+        self.turned_away: Counter[str] = Counter()
+        """Error code -> requests that were refused before any exchange, since the start."""
         self._minute_began = 0.0
         self._metered: Mapping[str, object] = {}
         self._exchanges = Exchanges(self)
@@ -155,6 +157,7 @@ class Gateway:
     async def _refuse(self, request: Request, error: RempartError) -> None:
         if isinstance(error, Unauthenticated | HostNotAllowed):
             self._refusals[error.code] += 1
+            self.turned_away[error.code] += 1
             self.metrics.refused.labels(error.code).inc()
         if not request.started:
             await request.reply_error(error)
@@ -225,9 +228,13 @@ class Gateway:
         """Take nothing new, let what runs end, and cut what is left after `drain_s`."""
         self.draining = True
         if not await self._idle(self._policy.drain_s):
-            for performer in tuple(self.running):
-                performer.interrupt(e.Cut(error=ShuttingDown("The server is stopping.", hint="Send it again.")))
+            self.cut()
             await self._idle(_CUT_S)
+
+    def cut(self) -> None:
+        """End what runs, now."""
+        for performer in tuple(self.running):
+            performer.interrupt(e.Cut(error=ShuttingDown("The server is stopping.", hint="Send it again.")))
 
     async def _idle(self, most_s: float) -> bool:
         until = asyncio.get_running_loop().time() + most_s

@@ -33,14 +33,15 @@ class _Series:
 class Pace:
     """When pieces of one stream were relayed."""
 
-    __slots__ = ("_gaps", "_last", "_metrics", "first")
+    __slots__ = ("_gaps", "_metrics", "first", "last")
 
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
         self._gaps: Histogram | None = None
-        self._last = 0.0
         self.first = 0.0
         """`perf_counter` of the first piece; 0 before it."""
+        self.last = 0.0
+        """Of the last one so far."""
 
     def mark(self, model: str) -> None:
         now = perf_counter()
@@ -48,8 +49,8 @@ class Pace:
             self.first = now
             self._gaps = self._metrics.inter_token.labels(model)
         else:
-            self._gaps.observe(now - self._last)
-        self._last = now
+            self._gaps.observe(now - self.last)
+        self.last = now
 
 
 class Metrics:

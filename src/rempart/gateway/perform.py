@@ -55,6 +55,16 @@ class Performer:
         self.tokens_prompt = 0
         self.tokens_completion = 0
 
+    @property
+    def engine(self) -> str:
+        """Name of the engine that it went to; empty before it is admitted."""
+        return self._engine.name if self._engine is not None else ""
+
+    @property
+    def heard(self) -> float:
+        """`perf_counter` of the last piece that was relayed; 0 before the first."""
+        return self._pace.last
+
     def interrupt(self, interruption: Interruption) -> None:
         """Stop waiting for engine or client. The first interruption stands; later ones change nothing."""
         if self._interruption is not None:

@@ -1,4 +1,4 @@
-"""`serve`: listen, keep the clock of the gateway, and drain on request.
+"""`serve`: listen, keep the clock of the gateway, and drain on request, or stop at once.
 
 uvicorn brings the event loop's servers; signals, deadlines and draining are ours, since a deploy must not cut streams.
 """
@@ -9,20 +9,26 @@ import asyncio
 import contextlib
 import errno
 import logging
+import math
 import socket
-from collections.abc import Callable, Coroutine, Generator
+from collections import Counter
+from collections.abc import Callable, Coroutine, Generator, Mapping
 from pathlib import Path
+from time import perf_counter
 
 import msgspec
 import uvicorn
 
 from rempart import limits
-from rempart.errors import ConfigError
+from rempart.errors import AddressInUse, ConfigError, EngineUnavailable
+from rempart.exchange import events as e
 from rempart.gateway.app import Gateway
 from rempart.gateway.door import DoorProtocol, sweep
 
 _log = logging.getLogger("rempart.gateway")
 _BACKLOG = 4096
+_MINUTE_S = 60.0
+_AGAIN_S = 0.1
 
 
 class Address(msgspec.Struct, frozen=True, kw_only=True):
@@ -35,7 +41,7 @@ class Address(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def bind(address: Address) -> socket.socket:
-    """A listening socket. Raises `ConfigError` when the address is taken, unknown or not allowed."""
+    """A listening socket. Raises `AddressInUse`, or `ConfigError` when the address is unknown or not allowed."""
     try:
         family, kind, proto, _, where = socket.getaddrinfo(
             address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -45,7 +51,8 @@ def bind(address: Address) -> socket.socket:
         sock.bind(where)
         sock.listen(_BACKLOG)
     except OSError as error:
-        raise ConfigError(
+        kind_of = AddressInUse if error.errno == errno.EADDRINUSE else ConfigError
+        raise kind_of(
             f"Cannot listen on {address.host}:{address.port}: {error.strerror or error}.",
             hint=_hint(error),
         ) from error
@@ -69,29 +76,73 @@ class _Uvicorn(uvicorn.Server):
         yield
 
 
+class Stop(msgspec.Struct, frozen=True, kw_only=True):
+    """How a server is told to stop, and whom it tells."""
+
+    drain: asyncio.Event
+    """Take nothing new, let what runs end."""
+    cut: asyncio.Event
+    """Do not wait for what still runs."""
+    draining: Callable[[int], None]
+    """Called as it begins to drain, with the number of exchanges that still run."""
+
+
 async def serve(
     gateway: Gateway,
     sock: socket.socket,
     address: Address,
     *,
-    stop: asyncio.Event,
+    stop: Stop,
     ready: Callable[[], Coroutine[None, None, None]],
 ) -> None:
-    """Serve until `stop` is set, then drain and return. `ready` runs as soon as connections are taken.
+    """Serve until `stop.drain` is set, then drain and return. `ready` runs as soon as connections are taken.
 
     While draining, running exchanges go on up to the gateway's `drain_s`, new ones get 503 and `/readyz` is red.
     """
     server = _Uvicorn(_configuration(gateway, address))
     async with asyncio.TaskGroup() as tasks:
         serving = tasks.create_task(server.serve(sockets=[sock]))
-        clock = tasks.create_task(_clock(gateway, server))
+        warning = TurnedAway()
+        clock = tasks.create_task(_clock(gateway, server, warning))
         announce = tasks.create_task(ready())
-        stopping = tasks.create_task(stop.wait())
+        stopping = tasks.create_task(stop.drain.wait())
         await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
-        await gateway.drain()
+        stop.draining(len(gateway.running))
+        await _drain(gateway, stop.cut)
         for task in (announce, stopping, clock):
             task.cancel()
         server.should_exit = True
+    warning.look(gateway.turned_away, math.inf)
+
+
+async def _drain(gateway: Gateway, cut: asyncio.Event) -> None:
+    async with asyncio.TaskGroup() as tasks:
+        draining = tasks.create_task(gateway.drain())
+        others = [tasks.create_task(_cut(gateway, cut)), tasks.create_task(_cut_the_dead(gateway))]
+        await asyncio.wait({draining})
+        for task in others:
+            task.cancel()
+
+
+async def _cut(gateway: Gateway, cut: asyncio.Event) -> None:
+    """Again and again: a request may become an exchange only now."""
+    await cut.wait()
+    while True:
+        gateway.cut()
+        await asyncio.sleep(_AGAIN_S)
+
+
+async def _cut_the_dead(gateway: Gateway) -> None:
+    """An exchange that hears nothing from an engine that is down would wait out the drain for nothing."""
+    began = perf_counter()
+    while True:
+        await asyncio.sleep(limits.engine_ask_s)
+        engines = gateway.parts.router.states()
+        for performer in tuple(gateway.running):
+            silent_s = perf_counter() - max(began, performer.heard)
+            if engines.get(performer.engine) and silent_s > limits.drain_dead_s:
+                why = f"The server is stopping, and the engine {performer.engine} is down."
+                performer.interrupt(e.Cut(error=EngineUnavailable(why, hint="Send it again.")))
 
 
 def _configuration(gateway: Gateway, address: Address) -> uvicorn.Config:
@@ -112,7 +163,7 @@ def _configuration(gateway: Gateway, address: Address) -> uvicorn.Config:
     )
 
 
-async def _clock(gateway: Gateway, server: uvicorn.Server) -> None:
+async def _clock(gateway: Gateway, server: uvicorn.Server, warning: TurnedAway) -> None:
     """Once a second: deadlines of connections and exchanges; once a minute: what the ledger counts."""
     loop = asyncio.get_running_loop()
     while True:
@@ -120,6 +171,22 @@ async def _clock(gateway: Gateway, server: uvicorn.Server) -> None:
         now = loop.time()
         try:
             sweep(server.server_state.connections, now)
+            warning.look(gateway.turned_away, now)
             await gateway.tick(now)
         except Exception:  # the clock's edge: what one tick meets must not stop the server
             _log.exception("A tick failed in a way that was not foreseen.")
+
+
+class TurnedAway:
+    """A warning of requests that were refused before any exchange: how many, at most once a minute, never a key."""
+
+    def __init__(self) -> None:
+        self._told: Counter[str] = Counter()
+        self._quiet_until = 0.0
+
+    def look(self, counts: Mapping[str, int], now: float) -> None:
+        """`counts`: error code -> requests since the start; `now` in loop time, without end for the last look."""
+        new = Counter(counts) - self._told
+        if new and now >= self._quiet_until:
+            self._told, self._quiet_until = Counter(counts), now + _MINUTE_S
+            _log.warning("requests refused", extra={"counts": dict(new)})

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 from pathlib import Path
 from typing import Final
+from urllib.parse import quote
 
 import msgspec
 
@@ -45,6 +47,23 @@ _encoder = msgspec.json.Encoder()
 _decoder = msgspec.json.Decoder(KeyRow)
 
 
+def read_keys(path: Path) -> list[tuple[KeyRow, bytes]]:
+    """As `KeyTable.all`, but makes nothing: no keys when there is no such file. Raises `KeystoreError`."""
+    if not path.exists():
+        return []
+    try:
+        # "rw" makes no file; it lets SQLite undo what a crash cut off, which "ro" could not.
+        with contextlib.closing(sqlite3.connect(f"file:{quote(str(path))}?mode=rw", uri=True)) as database:
+            return _all(database)
+    except (OSError, sqlite3.Error) as error:
+        raise KeystoreError(f"{path} cannot be read: {error}.", hint="Restore it from its backup.") from error
+
+
+def _all(database: sqlite3.Connection) -> list[tuple[KeyRow, bytes]]:
+    found = database.execute("SELECT row, mac FROM keys ORDER BY rowid")
+    return [(_decoder.decode(row), mac) for row, mac in found]
+
+
 class KeyTable:
     """SQLite through one connection, synced in full: what `put` returned from is durable."""
 
@@ -63,8 +82,7 @@ class KeyTable:
 
     def all(self) -> list[tuple[KeyRow, bytes]]:
         """Rows and their MACs, oldest first."""
-        found = self._database.execute("SELECT row, mac FROM keys ORDER BY rowid")
-        return [(_decoder.decode(row), mac) for row, mac in found]
+        return _all(self._database)
 
     def get(self, id_: str) -> tuple[KeyRow, bytes]:
         """Raises `NotFound`."""

@@ -15,7 +15,15 @@ from rempart import __version__
 from rempart.bench.running import DidNotStart, start
 from rempart.cli import ledger as ledger_commands
 from rempart.cli.main import cli, main
-from rempart.errors import DirectoryLocked, LedgerCorrupt, RempartError, UsageError
+from rempart.errors import (
+    AddressInUse,
+    DirectoryLocked,
+    KeystoreError,
+    LedgerCorrupt,
+    NoInstallation,
+    RempartError,
+    UsageError,
+)
 
 
 class Ran(NamedTuple):
@@ -103,15 +111,54 @@ def test_wrong_use_is_told_on_stderr_and_exits_with_2(run: Run, arguments: tuple
 
 
 @pytest.mark.parametrize(
-    ("error", "status"), [(UsageError, 2), (LedgerCorrupt, 1), (DirectoryLocked, 3), (RempartError, 1)]
+    ("arguments", "message", "hint"),
+    [
+        (("key", "create"), "Missing option '--name'.", "See 'rempart key create --help'."),
+        (("fly",), "No such command 'fly'.", "See 'rempart --help'."),
+        (("ledger", "tail", "-n", "0"), "Invalid value for '-n' / '--number'", "See 'rempart ledger tail --help'."),
+        (("ledger", "tail", "-n", "-1"), "Invalid value for '-n' / '--number'", "See 'rempart ledger tail --help'."),
+    ],
+)
+def test_wrong_use_is_json_when_asked_for(run: Run, arguments: tuple[str, ...], message: str, hint: str) -> None:
+    ran = run(*arguments, "--json")
+    assert (ran.status, ran.out) == (2, "")
+    error = msgspec.json.decode(ran.err)["error"]
+    assert (error["code"], error["hint"]) == ("usage", hint)
+    assert error["message"].startswith(message)
+
+
+@pytest.mark.parametrize("words", ALL.keys() - LEAVES.keys(), ids=" ".join)
+def test_no_summary_is_cut_in_the_middle(run: Run, words: tuple[str, ...]) -> None:
+    _, _, commands = run(*words, "--help").out.partition("Commands:\n")
+    assert commands
+    assert "..." not in commands
+
+
+@pytest.mark.parametrize("option", ["--data", "--config", "--model"])
+def test_an_option_that_is_empty_is_said_to_be(run: Run, option: str) -> None:
+    ran = run("up", option, "")
+    assert ran == (2, "", f"Error: {option} is empty.\n  What to do: Give a path, or leave it out.\n")
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (UsageError, 2),
+        (LedgerCorrupt, 1),
+        (DirectoryLocked, 3),
+        (RempartError, 3),
+        (AddressInUse, 3),
+        (NoInstallation, 2),
+        (KeystoreError, 2),
+    ],
 )
 def test_the_error_has_the_exit_code(
     run: Run, monkeypatch: pytest.MonkeyPatch, error: type[RempartError], status: int
 ) -> None:
-    def fail(_: Path) -> str:
+    def fail(_: Path) -> None:
         raise error("It broke.", hint="Mend it.")
 
-    monkeypatch.setattr(ledger_commands, "read_vkey", fail)
+    monkeypatch.setattr(ledger_commands, "require_ledger", fail)
     ran = run("ledger", "key")
     assert ran == (status, "", "Error: It broke.\n  What to do: Mend it.\n")
     ran = run("ledger", "key", "--json")
@@ -120,18 +167,30 @@ def test_the_error_has_the_exit_code(
 
 
 def test_an_error_without_hint_has_no_empty_line(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(_: Path) -> str:
+    def fail(_: Path) -> None:
         raise UsageError("It broke.")
 
-    monkeypatch.setattr(ledger_commands, "read_vkey", fail)
+    monkeypatch.setattr(ledger_commands, "require_ledger", fail)
     assert run("ledger", "key").err == "Error: It broke.\n"
 
 
+def test_what_was_not_foreseen_does_not_exit_as_a_ledger_that_does_not_hold(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_: Path) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(ledger_commands, "require_ledger", fail)
+    ran = run("ledger", "key")
+    assert (ran.status, ran.out) == (3, "")
+    assert "ZeroDivisionError" in ran.err
+
+
 def test_who_interrupts_gets_the_shells_status(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupt(_: Path) -> str:
+    def interrupt(_: Path) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(ledger_commands, "read_vkey", interrupt)
+    monkeypatch.setattr(ledger_commands, "require_ledger", interrupt)
     assert run("ledger", "key").status == 130
 
 
@@ -148,8 +207,7 @@ def test_a_configuration_that_cannot_be_used_stops_every_command(run: Run, tmp_p
     for words in LEAVES:
         ran = run(*words, *required.get(words, ()), "--config", config)
         assert ran.status == 2, words
-        assert ran.err.startswith("Error: The configuration cannot be used: ")
-        assert "`prot`" in ran.err
+        assert ran.err.startswith(f"Error: {config}: there is no setting `server.prot`.")
         assert "What to do: " in ran.err
 
 
@@ -176,10 +234,29 @@ def test_config_explain_shows_names_values_and_sources(
     rows: list[dict[str, Any]] = msgspec.json.decode(ran.out)
     found = {row["name"]: (row["value"], row["source"]) for row in rows}
     assert ran.status == 0
-    assert found["server.port"] == ("1234", "environment (REMPART_SERVER_PORT)")
-    assert found["server.exchanges_max"] == ("9", str(config))
-    assert found["data"] == (f'"{tmp_path}"', "option")
-    assert found["ledger.strict"] == ("false", "default")
+    assert found["server.port"] == (1234, "environment (REMPART_SERVER_PORT)")
+    assert found["server.exchanges_max"] == (9, str(config))
+    assert found["data"] == (str(tmp_path), "option")
+    assert found["ledger.strict"] == (False, "default")
+    assert found["server.certificate"] == (None, "default")
+
+
+def test_config_explain_tells_the_context_that_the_model_takes(run: Run, tmp_path: Path) -> None:
+    ran = run("config", "explain", "--data", tmp_path)
+    (line,) = [line for line in ran.out.splitlines() if line.startswith("engines.embedded.context_tokens ")]
+    assert line.split(maxsplit=1)[1] == "4096  (default; the model takes 512)"
+    rows: list[dict[str, Any]] = msgspec.json.decode(run("config", "explain", "--json", "--data", tmp_path).out)
+    assert [row["effective"] for row in rows if "effective" in row] == [512]
+
+
+def test_config_explain_works_when_the_model_cannot_be_read(run: Run, tmp_path: Path) -> None:
+    for content in (None, b"no model"):
+        if content is not None:
+            (tmp_path / "m.gguf").write_bytes(content)
+        (tmp_path / "rempart.toml").write_text(f'[[engines]]\nname = "a"\nmodel = "{tmp_path / "m.gguf"}"\n')
+        ran = run("config", "explain", "--data", tmp_path)
+        assert ran.status == 0
+        assert "the model takes" not in ran.out
 
 
 def test_config_explain_in_lines(run: Run, tmp_path: Path) -> None:

@@ -8,7 +8,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from rempart.config.load import explain, is_loopback, load, with_model
+from rempart.config.check import is_loopback
+from rempart.config.load import explain, load, with_model
 from rempart.config.settings import Engine, Retention, Settings
 
 
@@ -19,7 +20,7 @@ def file(tmp_path: Path) -> Path:
     return path
 
 
-def source(name: str, *arguments: Any) -> tuple[str, str]:
+def source(name: str, *arguments: Any) -> tuple[Any, str]:
     """Value and source, as `config explain` shows them."""
     return {row[0]: row[1:] for row in explain(load(*arguments))}[name]
 
@@ -32,14 +33,14 @@ def test_without_anything_all_is_default() -> None:
 
 def test_an_option_comes_before_environment_file_and_default(file: Path) -> None:
     environment = {"REMPART_SERVER_PORT": "2"}
-    assert source("server.port", {"server.port": 1}, environment, file) == ("1", "option")
-    assert source("server.port", {}, environment, file) == ("2", "environment (REMPART_SERVER_PORT)")
-    assert source("server.port", {}, {}, file) == ("3", str(file))
-    assert source("server.port", {}, {}) == ("8080", "default")
+    assert source("server.port", {"server.port": 1}, environment, file) == (1, "option")
+    assert source("server.port", {}, environment, file) == (2, "environment (REMPART_SERVER_PORT)")
+    assert source("server.port", {}, {}, file) == (3, str(file))
+    assert source("server.port", {}, {}) == (8080, "default")
 
 
 def test_an_option_that_was_not_given_hides_nothing(file: Path) -> None:
-    assert source("server.port", {"server.port": None}, {}, file) == ("3", str(file))
+    assert source("server.port", {"server.port": None}, {}, file) == (3, str(file))
 
 
 def test_values_of_one_section_may_come_from_all_sides(file: Path) -> None:
@@ -110,10 +111,10 @@ def test_retention_classes_are_read_and_explained(tmp_path: Path) -> None:
     loaded = load({}, {}, file)
     assert loaded.settings.retention["medical-6y"] == Retention(days=2192, basis="45 CFR 164.316(b)(2)(i)", worm=True)
     rows = {name: (value, where) for name, value, where in explain(loaded)}
-    assert rows["retention.medical-6y.days"] == ("2192", str(file))
-    assert rows["retention.medical-6y.worm"] == ("true", str(file))
-    assert rows["retention.medical-6y.erase_with_actor"] == ("false", "default")
-    assert rows["retention.standard.days"] == ("365", "default")
+    assert rows["retention.medical-6y.days"] == (2192, str(file))
+    assert rows["retention.medical-6y.worm"] == (True, str(file))
+    assert rows["retention.medical-6y.erase_with_actor"] == (False, "default")
+    assert rows["retention.standard.days"] == (365, "default")
 
 
 def test_the_standard_class_can_be_another(tmp_path: Path) -> None:
@@ -143,9 +144,10 @@ def test_engines_are_read_and_explained(tmp_path: Path) -> None:
     assert (far.kind, far.url, far.models) == ("openai", "https://10.0.0.7", {"small": "org/Small"})
     assert (near.kind, near.model) == ("embedded", Path("m.gguf"))
     rows = {name: (value, where) for name, value, where in explain(loaded)}
-    assert rows["engines.far.url"] == ('"https://10.0.0.7"', str(file))
-    assert rows["engines.near.model"] == ('"m.gguf"', str(file))
-    assert rows["engines.near.threads"] == ("0", "default")
+    assert rows["engines.far.url"] == ("https://10.0.0.7", str(file))
+    assert rows["engines.near.model"] == ("m.gguf", str(file))
+    assert rows["engines.near.threads"] == (0, "default")
+    assert rows["engines.far.models"] == ({"small": "org/Small"}, str(file))
 
 
 def test_explain_shows_every_setting_once(file: Path) -> None:

@@ -28,15 +28,93 @@ def refused(tmp_path: Path, text: str) -> ConfigError:
 @pytest.mark.parametrize(
     ("text", "named"),
     [
-        ("[server]\nprot = 1", "prot"),
+        ("[server]\nprot = 1", "server.prot"),
         ("[serve]\nport = 1", "serve"),
         ("port = 1", "port"),
-        ('[[engines]]\nname = "a"\nmodle = "x"', "modle"),
-        ("[ledger]\nseal = true", "seal"),
+        ('[[engines]]\nname = "a"\nmodle = "x"', "engines.a.modle"),
+        ('[[engines]]\nmodle = "x"\nname = 1', "engines[0].modle"),
+        ("[ledger]\nseal = true", "ledger.seal"),
     ],
 )
-def test_an_unknown_field_is_named(tmp_path: Path, text: str, named: str) -> None:
-    assert f"`{named}`" in refused(tmp_path, text).message
+def test_an_unknown_field_and_its_file_are_named(tmp_path: Path, text: str, named: str) -> None:
+    error = refused(tmp_path, text)
+    assert error.message == f"{tmp_path / 'rempart.toml'}: there is no setting `{named}`."
+
+
+@pytest.mark.parametrize(
+    ("text", "hint"),
+    [
+        ("[server]\nprot = 1", "Did you mean server.port?"),
+        ("[sever]\nport = 1", "Did you mean server?"),
+        ('[[engines]]\nname = "a"\nmodle = "x"', "Did you mean engines.a.model?"),
+        ("[logging]\ncolour = 1", "There are: level. See docs/configuration.md."),
+    ],
+)
+def test_what_was_meant_is_guessed_or_listed(tmp_path: Path, text: str, hint: str) -> None:
+    assert refused(tmp_path, text).hint == hint
+
+
+@pytest.mark.parametrize(
+    ("text", "message", "hint"),
+    [
+        ('[logging]\nlevel = "loud"', "logging.level is 'loud'.", "Allowed: debug, info, warning, error."),
+        ('[[engines]]\nname = "a"\nkind = "magic"', "engines.a.kind is 'magic'.", "Allowed: embedded, openai."),
+    ],
+)
+def test_a_word_of_a_list_is_answered_with_the_list(tmp_path: Path, text: str, message: str, hint: str) -> None:
+    error = refused(tmp_path, text)
+    assert (error.message, error.hint) == (f"{tmp_path / 'rempart.toml'}: {message}", hint)
+
+
+@pytest.mark.parametrize(
+    ("variable", "text", "message"),
+    [
+        ("REMPART_SERVER_PRT", "1", "there is no setting `server.prt`."),
+        ("REMPART_SERVER_PORT", "eighty", "server.port must be a whole number, not text."),
+        ("REMPART_SERVER_PORT", "99999", "server.port is 99999."),
+        ("REMPART_SERVER_DRAIN_S", "-1", "server.drain_s must be positive."),
+        ("REMPART_LOGGING_LEVEL", "loud", "logging.level is 'loud'."),
+        ("REMPART_LEDGER_STRICT", "perhaps", "ledger.strict must be true or false, not text."),
+        ("REMPART_ENGINES", "vllm", "engines must be a list, not text."),
+        ("REMPART_SPEED", "1", "there is no setting `speed`."),
+        ("REMPART_DATA", "", "data is empty."),
+        ("REMPART_SERVER_CERTIFICATE", "", "server.certificate is empty."),
+    ],
+)
+def test_what_is_wrong_in_a_variable_names_the_variable(tmp_path: Path, variable: str, text: str, message: str) -> None:
+    file = tmp_path / "rempart.toml"
+    file.write_text("[server]\nexchanges_max = 1\n[logging]\n[ledger]\n")
+    with pytest.raises(ConfigError) as caught:
+        load({}, {variable: text}, file)
+    assert caught.value.message == f"{variable}: {message}"
+    assert "config explain" not in caught.value.hint  # which would fail in the same way
+
+
+def test_what_is_wrong_in_an_option_names_the_option() -> None:
+    with pytest.raises(ConfigError, match=r"^--port: server\.port is 70000"):
+        load({"server.port": 70_000}, {})
+
+
+FAR = '[[engines]]\nname = "far"\nkind = "openai"\n'
+
+
+@pytest.mark.parametrize("host", ["10.0.0.7:8000", "vllm.hospital.example", "[2001:db8::7]:8000", "localhost.example"])
+def test_an_engine_elsewhere_is_not_asked_in_clear(tmp_path: Path, host: str) -> None:
+    error = refused(tmp_path, f'{FAR}url = "http://{host}"')
+    assert error.message.startswith(f"{tmp_path / 'rempart.toml'}: engines.far.url is http://{host}, without TLS")
+    assert "https://" in error.hint
+    assert "plain_http = true" in error.hint
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:8000", "http://localhost:8000/v1", "http://[::1]:8000"])
+def test_an_engine_on_this_machine_may_be_asked_in_clear(tmp_path: Path, url: str) -> None:
+    (tmp_path / "rempart.toml").write_text(f'{FAR}url = "{url}"')
+    assert load({}, {}, tmp_path / "rempart.toml").settings.engines[0].url == url
+
+
+def test_an_engine_elsewhere_is_asked_in_clear_when_the_settings_say_so(tmp_path: Path) -> None:
+    (tmp_path / "rempart.toml").write_text(f'{FAR}url = "http://10.0.0.7"\nplain_http = true')
+    assert load({}, {}, tmp_path / "rempart.toml").settings.engines[0].plain_http
 
 
 @pytest.mark.parametrize(
@@ -52,9 +130,9 @@ def test_an_unknown_field_is_named(tmp_path: Path, text: str, named: str) -> Non
         ("server = 1", "server"),
         ("engines = 1", "engines"),
         ("engines = [1]", "engines"),
-        ('[[engines]]\nname = "a"\nkind = "magic"', "engines[0].kind"),
+        ('[[engines]]\nname = "a"\nkind = "magic"', "engines.a.kind"),
         ('[[engines]]\nkind = "embedded"', "`name`"),
-        ('[[engines]]\nname = "a"\nmodels = ["b"]', "engines[0].models"),
+        ('[[engines]]\nname = "a"\nmodels = ["b"]', "engines.a.models"),
     ],
 )
 def test_a_value_of_the_wrong_type_is_named(tmp_path: Path, text: str, named: str) -> None:
@@ -66,7 +144,7 @@ def test_a_value_of_the_wrong_type_is_named(tmp_path: Path, text: str, named: st
     [
         ("data = 1", "data"),
         ("[server]\ncertificate = 1\nkey = 2", "server"),
-        ('[[engines]]\nname = "a"\nmodel = 1', "engines[0].model"),
+        ('[[engines]]\nname = "a"\nmodel = 1', "engines.a.model"),
     ],
 )
 def test_a_path_that_is_no_text_is_named(tmp_path: Path, text: str, named: str) -> None:
@@ -79,7 +157,7 @@ def test_a_variable_that_is_no_number_is_named() -> None:
 
 
 def test_an_unknown_variable_is_named() -> None:
-    with pytest.raises(ConfigError, match="`prot`"):
+    with pytest.raises(ConfigError, match=r"^REMPART_SERVER_PROT: .*`server\.prot`"):
         load({}, {"REMPART_SERVER_PROT": "80"})
 
 

@@ -147,6 +147,22 @@ async def test_while_an_engine_has_not_come_up_a_model_may_still_come() -> None:
         router.route("c")
 
 
+async def test_each_change_of_an_engine_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "rempart.engines")
+    one, two = Fake("one", "a"), Fake("two", "b")
+    one.down = "cannot be reached"
+    router = Router([one, two])
+    for down in ("cannot be reached", "cannot be reached", "", "", "has died"):
+        one.down = down
+        await router.refresh()
+    changes = [(record.message, record.__dict__["engine"], record.__dict__.get("reason")) for record in caplog.records]
+    assert changes == [
+        ("engine down", "one", "cannot be reached"),
+        ("engine up", "one", None),
+        ("engine down", "one", "has died"),
+    ]
+
+
 async def test_the_states_given_are_a_copy() -> None:
     router = Router([Fake("one")])
     given = router.states()

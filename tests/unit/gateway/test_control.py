@@ -101,7 +101,7 @@ async def test_what_was_not_foreseen_shows_no_insides_and_stops_nothing(
     async with listening(socket_path(data), VERBS):
         error = await raised(data, "broken")
         assert await asked(data, "echo") == {"echo": {}}
-    assert (error.code, error.exit_code) == ("internal_error", 1)
+    assert (error.code, error.exit_code) == ("internal_error", 3)
     assert "inside" not in error.message.replace("inside the server", "")
     assert "ZeroDivisionError" in caplog.text
 

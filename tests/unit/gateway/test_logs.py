@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -12,7 +13,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from rempart.gateway.logs import JsonFormatter, set_up
+from rempart.gateway.logs import JsonFormatter, TextFormatter, set_up
 
 
 def line(message: str, *args: object, extra: dict[str, object] | None = None, error: bool = False) -> dict[str, Any]:
@@ -66,6 +67,44 @@ def test_any_value_can_be_told(value: object) -> None:
 def test_any_text_can_be_told(text: str) -> None:
     """Such as a file name that is not UTF-8."""
     assert line("no file %s", text)["level"] == "warning"
+
+
+def text(message: str, extra: dict[str, object] | None = None) -> str:
+    """As on a terminal, without the time."""
+    logger = logging.getLogger("rempart.tests")
+    shown = TextFormatter().format(
+        logger.makeRecord(logger.name, logging.WARNING, "f.py", 1, message, (), None, extra=extra)
+    )
+    assert re.match(r"\d\d:\d\d:\d\d ", shown)
+    return shown[9:]
+
+
+def test_on_a_terminal_a_record_is_text() -> None:
+    assert text("engine down", {"engine": "far", "exit_status": 9}) == "warning  engine down  engine=far  exit_status=9"
+
+
+@pytest.mark.parametrize("value", ["a\nb", "\x1b[31m", "\u2028", "\u202e", "\udcff", "a\x00b"])
+def test_on_a_terminal_no_value_moves_the_cursor(value: str) -> None:
+    shown = text(value, {"value": value, "more": {"inner": value}})
+    assert shown.isprintable()
+
+
+def test_on_a_terminal_an_exception_stands_below_its_record() -> None:
+    logger = logging.getLogger("rempart.tests")
+    try:
+        raise ValueError("it broke")
+    except ValueError:
+        record = logger.makeRecord(logger.name, logging.ERROR, "f.py", 1, "failed", (), sys.exc_info())
+    shown = TextFormatter().format(record).splitlines()
+    assert shown[0].endswith("error    failed")
+    assert shown[1].startswith("Traceback")
+
+
+def test_a_terminal_gets_text_and_all_else_gets_json(root: logging.Logger, monkeypatch: pytest.MonkeyPatch) -> None:
+    for terminal, kind in ((True, TextFormatter), (False, JsonFormatter)):
+        monkeypatch.setattr(sys.stderr, "isatty", lambda terminal=terminal: terminal, raising=False)
+        set_up("info")
+        assert isinstance(root.handlers[0].formatter, kind)
 
 
 @pytest.fixture

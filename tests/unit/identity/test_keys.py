@@ -12,7 +12,7 @@ import pytest
 from rempart.errors import KeystoreError, NotFound
 from rempart.identity.apikey import SECRET_CHARS, ApiKey
 from rempart.identity.caller import Limits
-from rempart.identity.keys import KeyRow, KeyTable
+from rempart.identity.keys import KeyRow, KeyTable, read_keys
 
 KEY = ApiKey("0123456789ab", "s" * SECRET_CHARS)
 MAC = KEY.mac(b"pepper")
@@ -61,6 +61,27 @@ def test_a_key_that_changes_stays_in_its_place(tmp_path: Path) -> None:
 def test_what_is_not_there_is_not_found(tmp_path: Path) -> None:
     with pytest.raises(NotFound, match="0123456789ab"):
         KeyTable(tmp_path / "state.db").get(KEY.id)
+
+
+def test_reading_gives_the_rows_and_makes_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "with ? and #" / "state.db"
+    assert read_keys(path) == []
+    assert list(tmp_path.iterdir()) == []
+    path.parent.mkdir()
+    table = KeyTable(path)
+    table.put(ROW, MAC)
+    before = path.read_bytes()
+    assert read_keys(path) == [(ROW, MAC)]
+    assert path.read_bytes() == before
+    assert list(path.parent.iterdir()) == [path]
+    table.close()
+
+
+def test_reading_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "state.db"
+    path.write_bytes(b"not a database, but long enough to look like one" * 100)
+    with pytest.raises(KeystoreError, match="cannot be read"):
+        read_keys(path)
 
 
 def test_no_secret_is_in_the_folder(tmp_path: Path) -> None:

@@ -1,0 +1,230 @@
+"""`story`, `full` and `line`: entries of the ledger for people to read (pure).
+
+What was said comes from clients and engines: control characters other than line feeds and tabs are shown as escapes,
+so that no text can move the cursor of the terminal or hide a part of itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Final
+
+import msgspec
+
+from rempart.ledger.reading.find import Found
+
+_SEPARATOR: Final = " · "
+_UNSAID: Final = "-"
+
+
+def line(found: Found) -> str:
+    """One entry as `ledger tail` prints it: index, time, type, and what it holds."""
+    entry = found.entry
+    return f"{found.index:>8}  {entry['time']}  {entry['type']:<9} {_plain(_held(entry))}".rstrip()
+
+
+def full(found: Found) -> str:
+    """Every field of an entry, and what was said, as JSON."""
+    parts = [f"entry {found.index}", _pretty(found.entry)]
+    if found.body is not None:
+        parts += ["what was said", _pretty(found.body)]
+    if found.unreadable:
+        parts.append(f"what was said cannot be read: {found.unreadable}")
+    return "\n".join(parts) + "\n"
+
+
+def story(found: Sequence[Found]) -> str:
+    """The entries of one exchange: a head, what was asked, what was answered. Of other entries their line."""
+    if any("exchange" not in one.entry for one in found):
+        return "\n".join(map(line, found))
+    parts = [_head(found)]
+    for one in found:
+        parts += _said(one)
+    return "\n".join(parts)
+
+
+def _head(found: Sequence[Found]) -> str:
+    """When, which role, which model, how it ended, what it took; then the names by which the ledger knows it."""
+    fields: dict[str, Any] = {}
+    for one in found:
+        fields = {**one.entry, **fields, **{name: one.entry[name] for name in _LATER if name in one.entry}}
+    facts = [
+        str(fields["time"]),
+        f"role {fields.get('role', _UNSAID)}",
+        f"model {fields.get('model') or _UNSAID}",
+        f"outcome {_outcome(fields)}",
+        _tokens(fields),
+    ]
+    numbers = ", ".join(str(one.index) for one in found)
+    entries = f"entry {numbers}" if len(found) == 1 else f"entries {numbers}"
+    named = [f"exchange {fields['exchange']}", entries, f"key {fields.get('key', _UNSAID)}"]
+    return f"{_plain(_SEPARATOR.join(facts))}\n{_plain(_SEPARATOR.join(named))}"
+
+
+_LATER: Final = ("outcome", "status", "error", "finish", "tokens_prompt", "tokens_completion")
+
+
+def _outcome(fields: Mapping[str, Any]) -> str:
+    if "outcome" not in fields:
+        return "none yet"
+    told = [str(fields["outcome"])]
+    if fields.get("error"):
+        told.append(f"({fields['error']})")
+    return " ".join(told)
+
+
+def _tokens(fields: Mapping[str, Any]) -> str:
+    if "tokens_prompt" not in fields:
+        return "no tokens"
+    return f"{fields['tokens_prompt']} + {fields['tokens_completion']} tokens"
+
+
+def _said(found: Found) -> Iterator[str]:
+    if found.unreadable:
+        yield f"\n{found.entry['type']}: what was said cannot be read: {found.unreadable}"
+        return
+    if found.body is None:
+        return
+    body = found.body if isinstance(found.body, dict) else {}
+    known = list(_texts(body))
+    # Whatever has another shape than the API's is shown as it is; parameters and tools stand under --full.
+    for title, text in known or [(str(found.entry["type"]), _pretty(found.body))]:
+        yield f"\n{_plain(title)}:\n{_plain(text)}"
+
+
+def _texts(body: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """(who or what, text) of a request's or a response's content; none when its shape is not known."""
+    request, response, error = body.get("request"), body.get("response"), body.get("error")
+    if isinstance(request, dict):
+        yield from _asked(request)
+    elif request is not None:
+        yield "request", _pretty(request)
+    if isinstance(response, dict):
+        yield from _answered(response)
+    elif response is not None:
+        yield "answer", _pretty(response)
+    if isinstance(error, dict):
+        yield "error", str(error.get("message", ""))
+
+
+def _asked(request: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    messages = request.get("messages")
+    if isinstance(messages, list):
+        for message in messages:
+            known = isinstance(message, dict)
+            yield (str(message.get("role")), _message(message)) if known else ("message", _pretty(message))
+    elif "prompt" in request:
+        yield "prompt", _content(request["prompt"])
+    elif "input" in request:
+        yield "input", _content(request["input"])
+    elif request:
+        yield "request", _pretty(request)
+
+
+def _answered(response: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    choices = response.get("choices")
+    if not isinstance(choices, list):
+        data = response.get("data")
+        what = f"{len(data)} vectors" if isinstance(data, list) else _pretty(response)
+        yield "answer", what
+        return
+    for number, choice in enumerate(choices):
+        title = "answer" if len(choices) == 1 else f"answer {number + 1}"
+        if not isinstance(choice, dict):
+            yield title, _pretty(choice)
+            continue
+        message = choice.get("message")
+        yield title, _message(message) if isinstance(message, dict) else _content(choice.get("text", ""))
+
+
+def _message(message: Mapping[str, Any]) -> str:
+    """Its text, and as JSON what else was said in it: calls of tools, reasoning, a refusal."""
+    others = {name: value for name, value in message.items() if name not in ("role", "content") and value}
+    parts = [_content(message.get("content"))] if message.get("content") else []
+    return "\n".join(parts + ([_pretty(others)] if others else []))
+
+
+def _content(content: Any) -> str:
+    if isinstance(content, str):
+        return content
+    if isinstance(content, list) and all(isinstance(part, dict) and set(part) == {"type", "text"} for part in content):
+        return "\n".join(str(part["text"]) for part in content)
+    if isinstance(content, list) and all(isinstance(part, str) for part in content):
+        return "\n".join(content)
+    return "" if content is None else _pretty(content)
+
+
+def _held(entry: Mapping[str, Any]) -> str:
+    """What an entry says, in words."""
+    tell = _HELD.get(str(entry["type"]), _exchange)
+    return tell(entry)
+
+
+def _exchange(entry: Mapping[str, Any]) -> str:
+    told = [str(entry[name]) for name in ("exchange", "model", "outcome", "error") if entry.get(name)]
+    if "tokens_prompt" in entry:
+        told.append(_tokens(entry))
+    return " ".join(told)
+
+
+def _start(entry: Mapping[str, Any]) -> str:
+    told = f"rempart {entry.get('version', '')}, {entry.get('lost', 0)} exchanges lost"
+    behind = entry.get("clock_behind_s")
+    return f"{told}, clock {behind} s behind" if behind else told
+
+
+def _stop(entry: Mapping[str, Any]) -> str:
+    return f"of the run {entry.get('boot', '')}"
+
+
+def _key(entry: Mapping[str, Any]) -> str:
+    told = [f"{entry.get('key', '')} {entry.get('change', '')}"]
+    for name, unit in (
+        ("role", ""),
+        ("requests_per_minute", " requests/min"),
+        ("tokens_per_day", " tokens/day"),
+        ("models", " models"),
+    ):
+        if name in entry:
+            told.append(f"{entry[name]}{unit}")
+    return ", ".join(told)
+
+
+def _counts(name: str, unit: str) -> Callable[[Mapping[str, Any]], str]:
+    def tell(entry: Mapping[str, Any]) -> str:
+        counts = entry.get(name) or {}
+        return ", ".join(f"{what} {count:,}{unit}" for what, count in sorted(counts.items())) or "none"
+
+    return tell
+
+
+def _config(entry: Mapping[str, Any]) -> str:
+    settings = entry.get("settings") or {}
+    # Paths and names are keyed hashes: they tell nobody anything on a line.
+    return " ".join(f"{name}={_value(value)}" for name, value in sorted(settings.items()) if not _hashed(value))
+
+
+def _value(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _hashed(value: object) -> bool:
+    return isinstance(value, str) and value.startswith("hmac:")
+
+
+_HELD: Final[Mapping[str, Callable[[Mapping[str, Any]], str]]] = {
+    "start": _start,
+    "stop": _stop,
+    "key": _key,
+    "config": _config,
+    "meter": _counts("totals", " tokens"),
+    "refusals": _counts("counts", ""),
+}
+
+
+def _pretty(value: Any) -> str:
+    return msgspec.json.format(msgspec.json.encode(value), indent=2).decode()
+
+
+def _plain(text: str) -> str:
+    return "".join(one if one.isprintable() or one in "\n\t" else one.encode("unicode_escape").decode() for one in text)

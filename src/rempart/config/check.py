@@ -1,0 +1,155 @@
+"""`check`: what no type can say of the settings: ranges, and what belongs together (pure)."""
+
+from __future__ import annotations
+
+import ipaddress
+import math
+import re
+from collections.abc import Mapping
+from typing import Final
+from urllib.parse import urlsplit
+
+from rempart import limits
+from rempart.config.settings import Engine, Retention, Server, Settings
+from rempart.errors import ConfigError
+
+_WORD: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,31}")
+
+
+def check(settings: Settings, sources: Mapping[str, str]) -> None:
+    """`sources`: dotted name of a value -> where it came from. Raises `ConfigError`, which names that."""
+    _server(settings.server, sources)
+    _retention(settings, sources)
+    names = [engine.name for engine in settings.engines]
+    if not names or len(set(names)) != len(names):
+        raise ConfigError(
+            f"{origin(sources, 'engines')}Engines need names of their own.", hint="Give each [[engines]] another name."
+        )
+    for engine in settings.engines:
+        _engine(engine, sources)
+
+
+def origin(sources: Mapping[str, str], name: str) -> str:
+    """Where the value `name`, or something in it, came from, as an error begins: `REMPART_SERVER_PORT: `, or empty."""
+    for dotted, source in sources.items():
+        if dotted == name or dotted.startswith(f"{name}."):
+            if source == "option":
+                return f"--{dotted.rpartition('.')[2]}: "
+            return f"{source.removeprefix('environment (').removesuffix(')')}: "
+    above = name.rpartition(".")[0] or name.partition("[")[0]
+    return origin(sources, above) if above not in ("", name) else ""
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an address reaches only this machine."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _refused(sources: Mapping[str, str], name: str, what: str, hint: str) -> ConfigError:
+    return ConfigError(f"{origin(sources, name)}{name} {what}", hint=hint)
+
+
+def _server(server: Server, sources: Mapping[str, str]) -> None:
+    if not 0 <= server.port <= 65_535:
+        raise _refused(sources, "server.port", f"is {server.port}.", "Ports are 0 to 65535.")
+    if (server.certificate is None) != (server.key is None):
+        raise ConfigError("server.certificate and server.key belong together.", hint="Give both, or neither.")
+    if server.certificate is None and not is_loopback(server.host):
+        raise _refused(
+            sources,
+            "server.host",
+            f"is {server.host}, without a certificate: keys and prompts would cross the network in clear.",
+            "Give server.certificate and server.key, or listen on 127.0.0.1 behind a TLS proxy.",
+        )
+    for name in ("body_bytes_max", "exchanges_max", "exchange_s", "drain_s"):
+        value = getattr(server, name)
+        if not math.isfinite(value) or value < 0 or (value == 0 and name != "drain_s"):
+            raise _refused(sources, f"server.{name}", "must be positive.", "Leave it out for its default.")
+    if server.body_bytes_max > limits.segment_bytes // 3:
+        raise _refused(
+            sources,
+            "server.body_bytes_max",
+            f"is {server.body_bytes_max}: the ledger could not record such a request.",
+            f"At most {limits.segment_bytes // 3}.",
+        )
+
+
+def _retention(settings: Settings, sources: Mapping[str, str]) -> None:
+    classes = settings.retention
+    if settings.ledger.retention not in classes:
+        raise _refused(
+            sources,
+            "ledger.retention",
+            f"is {settings.ledger.retention!r}, and there is no such class.",
+            f"Give a section [retention.<class>], or one of: {', '.join(sorted(classes))}.",
+        )
+    if len(classes) > limits.retention_classes_max:
+        raise ConfigError(
+            f"There are {len(classes)} retention classes.", hint=f"At most {limits.retention_classes_max}."
+        )
+    for name, one in classes.items():
+        _class(name, one, sources)
+
+
+def _class(name: str, one: Retention, sources: Mapping[str, str]) -> None:
+    dotted = f"retention.{name}"
+    if not _WORD.fullmatch(name):
+        raise ConfigError(f"The retention class {name!r} is no short word.", hint="Such as standard, or medical-6y.")
+    if not 1 <= one.days <= limits.retention_days_max:
+        raise _refused(
+            sources, f"{dotted}.days", f"is {one.days}.", f"Whole days, from 1 to {limits.retention_days_max}."
+        )
+    if not one.basis.strip() or len(one.basis) > limits.retention_basis_chars_max:
+        raise _refused(
+            sources, f"{dotted}.basis", "must name the ground.", "The clause, such as 45 CFR 164.316(b)(2)(i)."
+        )
+    if one.worm and one.erase_with_actor:
+        raise _refused(
+            sources, dotted, "cannot be both worm and erase_with_actor.", "Nothing in a worm class is erased."
+        )
+
+
+def _engine(engine: Engine, sources: Mapping[str, str]) -> None:
+    name = f"engines.{engine.name}"
+    if not _WORD.fullmatch(engine.name):
+        raise ConfigError(
+            f"{origin(sources, 'engines')}The engine's name {engine.name!r} is no short word.",
+            hint="Such as vllm or gpu-1.",
+        )
+    if engine.parallel < 1 or engine.context_tokens < 1 or engine.threads < 0:
+        raise ConfigError(
+            f"{origin(sources, name)}{name}: parallel and context_tokens are at least 1, threads at least 0.",
+            hint="Leave them out for their defaults.",
+        )
+    if engine.kind != "openai":
+        return
+    if not _is_address(engine.url):
+        raise _refused(
+            sources, f"{name}.url", f"is {engine.url!r}.", "Give its address, such as https://10.0.0.7:8000."
+        )
+    parts = urlsplit(engine.url)
+    if parts.scheme == "http" and not is_loopback(parts.hostname or "") and not engine.plain_http:
+        raise _refused(
+            sources,
+            f"{name}.url",
+            f"is {engine.url}, without TLS: prompts and the engine's key would cross the network in clear.",
+            "Give an https:// address (and ca_file for an authority of your own). If that network is trusted, "
+            "say plain_http = true for this engine; the ledger records it.",
+        )
+
+
+def _is_address(url: str) -> bool:
+    """A key has a setting of its own: an address with one in it would be shown."""
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        return False
+    plain = url.isascii() and url.isprintable() and " " not in url
+    whole = parts.scheme in ("http", "https") and bool(parts.hostname) and port != 0
+    return plain and whole and not (parts.username or parts.password or parts.query or parts.fragment)
