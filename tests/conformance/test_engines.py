@@ -105,6 +105,13 @@ async def test_llama_cpp_counts_all_choices(
     assert all_of_them["total_tokens"] == all_of_them["prompt_tokens"] + completion_tokens
 
 
+@pytest.mark.asyncio(loop_scope="module")
+async def test_what_llama_cpp_cannot_stream_is_refused_before_it_is_asked(embedded: EmbeddedEngine) -> None:
+    body = msgspec.json.encode({"model": "guide", "prompt": ["a", "b"], "stream": True})
+    with pytest.raises(EngineRefused, match="one prompt at a time"):
+        embedded.stream(Job(path="/v1/completions", body=body, exchange="0" * 32))
+
+
 async def test_openai_over_http() -> None:
     async with ScriptedServer() as server:
         await check_engine(OpenAIEngine("remote", lambda: Endpoint(server.url, "")))

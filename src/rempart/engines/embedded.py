@@ -18,7 +18,7 @@ import msgspec
 from rempart import limits
 from rempart.engines.llamacpp_child import Order
 from rempart.engines.openai import Endpoint, OpenAIEngine
-from rempart.engines.recount import recount
+from rempart.engines.recount import check_stream, recount
 from rempart.errors import ContextLengthExceeded, EngineRefused, EngineUnavailable
 from rempart.wire.job import Job, Target
 
@@ -79,6 +79,7 @@ class EmbeddedEngine:
         return await recount(job, await self._http.answer(job), self._http.answer)
 
     def stream(self, job: Job) -> AsyncGenerator[list[bytes], None]:
+        check_stream(job)
         return self._http.stream(job)
 
     async def models(self) -> Sequence[Target]:

@@ -1,4 +1,5 @@
-"""`recount`: usage of an answer of several choices from llama.cpp, which tells that of the first one alone.
+"""`recount`: usage of an answer of several choices from llama.cpp, which tells that of the first one alone;
+`check_stream`: what it cannot stream.
 
 The other choices, and the other prompts of a list, are counted by llama.cpp's own tokenizer (`POST /tokenize`).
 """
@@ -10,6 +11,7 @@ from typing import Any, Final, TypeAlias
 
 import msgspec
 
+from rempart.errors import EngineRefused
 from rempart.wire.answers import nonsense
 from rempart.wire.job import Job
 
@@ -69,6 +71,21 @@ async def recount(job: Job, body: bytes, ask: Ask) -> bytes:
     counts = {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
     members["usage"] = msgspec.Raw(msgspec.json.encode(msgspec.json.decode(members["usage"]) | counts))
     return msgspec.json.encode(members)
+
+
+def check_stream(job: Job) -> None:
+    """llama.cpp streams the answers to several prompts as lists, which are no events of OpenAI's shape.
+
+    Raises `EngineRefused`.
+    """
+    prompts = msgspec.json.decode(job.body, type=_Prompts).prompt
+    if isinstance(prompts, list) and len(prompts) > 1 and not isinstance(prompts[0], int):
+        raise EngineRefused(
+            f"This engine streams the answer to one prompt at a time, not to {len(prompts)}.",
+            status=400,
+            hint="Ask without stream, or once for each prompt.",
+            param="prompt",
+        )
 
 
 async def _count(text: str | list[int], job: Job, ask: Ask) -> int:
