@@ -35,11 +35,11 @@ def require_ledger(data: Path) -> None:
         )
 
 
-def keys_of(data: Path) -> Keystore:
-    """The keystore of an installation. Raises `KeystoreError` when it is missing, and makes none."""
+def keys_of(data: Path, without: str) -> Keystore:
+    """The keystore of an installation; `without`: how to do without it. Raises `KeystoreError`, and makes none."""
     if not _is_there(data.joinpath(*_KEYS)):
         raise KeystoreError(
-            "This directory has no keys (keys/ is missing).", hint="Use --sealed, or restore keys/ from its backup."
+            "This directory has no keys (keys/ is missing).", hint=f"{without}, or restore keys/ from its backup."
         )
     return open_keystore(data)
 

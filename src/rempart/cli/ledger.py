@@ -40,7 +40,7 @@ def verify(vkey: str | None, no_bodies: bool, data: Path | None, config_path: Pa
     Exits with 1 at the first thing that does not hold. Needs no secret, and works while a server runs.
     """
     directory = _ledger_of(data, config_path)
-    verifier = Verifier.from_vkey(read_vkey(directory)) if vkey is None else _given(vkey)
+    verifier = _verifier(vkey, directory)
     began = time.perf_counter()
     with _progress("Verifying", not no_bodies) as progress:
         examined = verify_ledger(ledger_directory(directory), verifier, progress)
@@ -58,15 +58,17 @@ def _ledger_of(data: Path | None, config_path: Path | None) -> Path:
     return directory
 
 
-def _given(vkey: str) -> Verifier:
-    """A slip in what was typed is no finding about the ledger."""
+def _verifier(vkey: str | None, directory: Path) -> Verifier:
+    """A slip in what was typed is no finding about the ledger: it raises `UsageError`."""
+    if vkey is None:
+        return Verifier.from_vkey(read_vkey(directory))
     try:
         return Verifier.from_vkey(vkey)
     except LedgerCorrupt as error:
         raise UsageError(f"--vkey: {error.message}", hint=error.hint) from error
 
 
-@ledger.command(short_help="Name everything that is wrong with the ledger.")
+@ledger.command(short_help="Name everything that is wrong.")
 @click.option("--vkey", help="Verifier key that you trust [the one in the data directory].")
 @click.option("--no-bodies", is_flag=True, help="Leave out the encrypted bodies: quicker.")
 @click.option("--repair", is_flag=True, help="Write anew what can be derived; refused while a server runs.")
@@ -80,7 +82,7 @@ def fsck(
     proves them; it never touches entries, bodies or the checkpoint.
     """
     directory = _ledger_of(data, config_path)
-    verifier = Verifier.from_vkey(read_vkey(directory)) if vkey is None else _given(vkey)
+    verifier = _verifier(vkey, directory)
     began = time.perf_counter()
     with contextlib.ExitStack() as stack:
         if repair:
@@ -156,7 +158,7 @@ def show_(what: str, sealed: bool, whole: bool, data: Path | None, config_path: 
     What was said is opened with the keys of the data directory.
     """
     directory = _ledger_of(data, config_path)
-    keystore = None if sealed else keys_of(directory)
+    keystore = None if sealed else keys_of(directory, "Use --sealed")
     found = find(ledger_directory(directory), what, keystore)
     if as_json:
         for one in found:

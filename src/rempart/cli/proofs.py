@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from rempart.cli.installation import keys_of, require_ledger
 from rempart.cli.options import common, settings_of, show
 from rempart.ledger.keys.body import Revealed
 from rempart.ledger.log.proof import encode
@@ -15,17 +16,17 @@ from rempart.ledger.reading.find import find, find_revealed
 from rempart.ledger.reading.pack import proof_of, write_pack
 from rempart.ledger.reading.prove import Prover
 from rempart.ledger.store.files import replace_durably
-from rempart.ledger.writing.opening import ledger_directory, open_keystore, read_vkey
+from rempart.ledger.writing.opening import ledger_directory, read_vkey
 
 
-@click.command(short_help="Write proofs that can be checked without us.")
+@click.command(short_help="Write proofs of entries.")
 @click.argument("what", nargs=-1, required=True)
 @click.option("--to", type=click.Path(path_type=Path), default=Path(), help="Directory of the proofs [this one].")
 @common
 def prove(what: tuple[str, ...], to: Path, data: Path | None, config_path: Path | None, as_json: bool) -> None:
     """Write a C2SP tlog-proof for each entry of exchanges (ids) or for single entries (indexes)."""
     directory = settings_of(data, config_path).settings.data
-    read_vkey(directory)
+    require_ledger(directory)
     ledger = ledger_directory(directory)
     prover = Prover(ledger / "log")
     written: dict[Path, bytes] = {}
@@ -39,7 +40,7 @@ def prove(what: tuple[str, ...], to: Path, data: Path | None, config_path: Path 
         click.echo(path)
 
 
-@click.command(short_help="Write an auditor's pack, with its verifier.")
+@click.command(short_help="Write an auditor's pack.")
 @click.argument("what", nargs=-1)
 @click.option("--from", "first", type=click.IntRange(0), help="First entry of a range.")
 @click.option("--upto", type=click.IntRange(0), help="Last entry of the range.")
@@ -56,6 +57,7 @@ def pack(
     policy, by another way than the pack.
     """
     directory = settings_of(data, config_path).settings.data
+    require_ledger(directory)
     ledger = ledger_directory(directory)
     own = f"log {read_vkey(directory)}\nquorum none\n".encode()
     indices = set(_indices(ledger, what))
@@ -65,7 +67,7 @@ def pack(
         indices |= set(range(asked["first"] or 0, min(last + 1, size)))
     disclosed: dict[int, Revealed] = {}
     if asked["with_bodies"]:
-        disclosed = find_revealed(ledger, sorted(indices), open_keystore(directory))
+        disclosed = find_revealed(ledger, sorted(indices), keys_of(directory, "Leave out --with-bodies"))
     report = write_pack(
         ledger / "log",
         indices,

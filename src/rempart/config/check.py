@@ -80,38 +80,39 @@ def _server(server: Server, sources: Mapping[str, str]) -> None:
 
 
 def _retention(settings: Settings, sources: Mapping[str, str]) -> None:
-    classes = settings.retention
-    if settings.ledger.retention not in classes:
+    classes, chosen = settings.retention, settings.ledger.retention
+    if chosen not in classes:
         raise _refused(
             sources,
             "ledger.retention",
-            f"is {settings.ledger.retention!r}, and there is no such class.",
+            f"is {chosen!r}, and there is no such class.",
             f"Give a section [retention.<class>], or one of: {', '.join(sorted(classes))}.",
         )
     if len(classes) > limits.retention_classes_max:
         raise ConfigError(
-            f"There are {len(classes)} retention classes.", hint=f"At most {limits.retention_classes_max}."
+            f"{origin(sources, 'retention')}There are {len(classes)} retention classes.",
+            hint=f"At most {limits.retention_classes_max}.",
         )
     for name, one in classes.items():
         _class(name, one, sources)
 
 
 def _class(name: str, one: Retention, sources: Mapping[str, str]) -> None:
-    dotted = f"retention.{name}"
+    setting = f"retention.{name}"
     if not _WORD.fullmatch(name):
-        raise ConfigError(f"The retention class {name!r} is no short word.", hint="Such as standard, or medical-6y.")
+        raise ConfigError(
+            f"{origin(sources, setting)}The retention class {name!r} is no short word.",
+            hint="Such as standard, or medical-6y.",
+        )
     if not 1 <= one.days <= limits.retention_days_max:
-        raise _refused(
-            sources, f"{dotted}.days", f"is {one.days}.", f"Whole days, from 1 to {limits.retention_days_max}."
-        )
+        hint = f"Whole days, from 1 to {limits.retention_days_max}."
+        raise _refused(sources, f"{setting}.days", f"is {one.days}.", hint)
     if not one.basis.strip() or len(one.basis) > limits.retention_basis_chars_max:
-        raise _refused(
-            sources, f"{dotted}.basis", "must name the ground.", "The clause, such as 45 CFR 164.316(b)(2)(i)."
-        )
+        hint = "The clause, such as 45 CFR 164.316(b)(2)(i)."
+        raise _refused(sources, f"{setting}.basis", "must name the ground.", hint)
     if one.worm and one.erase_with_actor:
-        raise _refused(
-            sources, dotted, "cannot be both worm and erase_with_actor.", "Nothing in a worm class is erased."
-        )
+        hint = "Nothing in a worm class is erased."
+        raise _refused(sources, setting, "cannot be both worm and erase_with_actor.", hint)
 
 
 def _engine(engine: Engine, sources: Mapping[str, str]) -> None:

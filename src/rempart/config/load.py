@@ -135,6 +135,7 @@ def _put(tree: dict[str, Any], dotted: str, value: Any) -> None:
 def _note(tree: Mapping[str, Any], sources: dict[str, str], source: str) -> None:
     for name, value in tree.items():
         if name == "retention" and isinstance(value, dict):
+            sources[name] = source
             for class_, one in value.items():
                 sources.update(
                     {f"retention.{class_}.{inner}": source for inner in one} if isinstance(one, dict) else {}

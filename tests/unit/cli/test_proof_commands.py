@@ -75,6 +75,18 @@ def test_a_range_is_packed_whole(data: Path, tmp_path: Path, capsys: pytest.Capt
     assert sorted(int(path.stem) for path in (pack / "entries").iterdir()) == list(range(250, 261))
 
 
+def test_without_keys_nothing_is_disclosed_and_none_are_made(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.rmtree(data / "keys")
+    given = ("ledger", "pack", "0", "--to", str(tmp_path / "pack"), "--data", str(data))
+    assert run(*given, "--with-bodies") == 2
+    told = capsys.readouterr().err
+    assert "What to do: Leave out --with-bodies, or restore keys/ from its backup." in told
+    assert not (data / "keys").exists()
+    assert run(*given) == 0
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

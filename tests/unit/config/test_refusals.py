@@ -257,6 +257,12 @@ def test_a_class_that_cannot_be_kept_is_refused(tmp_path: Path, lines: str, name
     assert named in refused(tmp_path, f"[retention.x]\n{lines}").message
 
 
+def test_a_field_of_a_class_that_is_none_is_named_with_its_file_and_what_was_meant(tmp_path: Path) -> None:
+    error = refused(tmp_path, "[retention.x]\ndays = 1\nbasis = 'b'\nwrom = true")
+    assert error.message == f"{tmp_path / 'rempart.toml'}: there is no setting `retention.<class>.wrom`."
+    assert error.hint == "Did you mean retention.<class>.worm?"
+
+
 def test_more_classes_than_anyone_needs_are_refused(tmp_path: Path) -> None:
     text = "".join(f"[retention.c{n}]\ndays = 1\nbasis = 'b'\n" for n in range(limits.retention_classes_max))
     assert "classes" in refused(tmp_path, text).message

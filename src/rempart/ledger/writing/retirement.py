@@ -35,6 +35,7 @@ def retire_in_child(ledger: Path, closed: Closed, size: int, origin_hash: bytes)
             capture_output=True,
             stdin=subprocess.DEVNULL,
             close_fds=False,
+            start_new_session=True,  # a Ctrl-C of the terminal is not for it
             text=True,
             timeout=limits.retire_s,
             check=False,
