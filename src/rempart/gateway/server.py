@@ -12,6 +12,7 @@ import logging
 import socket
 from collections.abc import Callable, Coroutine, Generator
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import uvicorn
@@ -61,7 +62,7 @@ def _hint(error: OSError) -> str:
     return "Give an address of this machine with --host."
 
 
-class _Uvicorn(uvicorn.Server):
+class QuietServer(uvicorn.Server):
     """uvicorn without its own signal handlers."""
 
     @contextlib.contextmanager
@@ -81,7 +82,7 @@ async def serve(
 
     While draining, running exchanges go on up to the gateway's `drain_s`, new ones get 503 and `/readyz` is red.
     """
-    server = _Uvicorn(_configuration(gateway, address))
+    server = QuietServer(configuration(gateway, address))
     async with asyncio.TaskGroup() as tasks:
         serving = tasks.create_task(server.serve(sockets=[sock]))
         clock = tasks.create_task(_clock(gateway, server))
@@ -94,9 +95,10 @@ async def serve(
         server.should_exit = True
 
 
-def _configuration(gateway: Gateway, address: Address) -> uvicorn.Config:
+def configuration(app: Callable[..., Any], address: Address) -> uvicorn.Config:
+    """Of a server whose connections are doors."""
     return uvicorn.Config(
-        gateway,
+        app,
         http=DoorProtocol,
         ws="none",
         lifespan="off",
