@@ -15,7 +15,9 @@ from rempart.ledger.log.checkpoint import Verifier
 from rempart.ledger.reading.find import Found, find, last
 from rempart.ledger.reading.verify import Report
 from rempart.ledger.reading.verify import verify as verify_ledger
+from rempart.ledger.reading.witnessed import check_own_line, check_witnessed
 from rempart.ledger.writing.opening import ledger_directory, open_keystore, read_vkey
+from rempart.wiring import read_policy
 
 
 @click.group()
@@ -25,14 +27,22 @@ def ledger() -> None:
 
 @ledger.command()
 @click.option("--vkey", help="Verifier key that you trust [the one in the data directory].")
+@click.option(
+    "--policy", type=click.Path(dir_okay=False, path_type=Path), help="The witnesses' C2SP tlog-policy [ledger.policy]."
+)
 @common
-def verify(vkey: str | None, data: Path | None, config_path: Path | None, as_json: bool) -> None:
+def verify(vkey: str | None, policy: Path | None, data: Path | None, config_path: Path | None, as_json: bool) -> None:
     """Check the whole ledger: signature, tree, entries, bodies, and that every response has its request.
 
-    Exits with 1 at the first thing that does not hold. Needs no secret, and works while a server runs.
+    With a policy, also that the log begins with what its witnesses have cosigned. Exits with 1 at the first thing that
+    does not hold. Needs no secret, and works while a server runs.
     """
-    directory = settings_of(data, config_path).settings.data
+    settings = settings_of(data, config_path, **{"ledger.policy": policy}).settings
+    directory = settings.data
     verifier = Verifier.from_vkey(vkey or read_vkey(directory))
+    witnesses = read_policy(settings)
+    if witnesses is not None:
+        check_own_line(witnesses, verifier)
     began = time.perf_counter()
     with click.progressbar(length=1, label="Verifying", file=sys.stderr, hidden=not sys.stderr.isatty()) as bar:
 
@@ -41,11 +51,15 @@ def verify(vkey: str | None, data: Path | None, config_path: Path | None, as_jso
             bar.update(done - bar.pos)
 
         report = verify_ledger(ledger_directory(directory), verifier, progress)
+    standing = None if witnesses is None else check_witnessed(ledger_directory(directory), witnesses)
     seconds = time.perf_counter() - began
     if as_json:
-        show({"holds": True, **msgspec.to_builtins(report), "seconds": round(seconds, 3)})
+        told = {} if standing is None else {"witnessed": msgspec.to_builtins(standing)}
+        show({"holds": True, **msgspec.to_builtins(report), **told, "seconds": round(seconds, 3)})
         return
     _tell(report, seconds)
+    if standing is not None:
+        click.echo(f"  witnessed    {standing.size:,} entries, by {', '.join(standing.witnesses) or 'nobody'}")
 
 
 def _tell(report: Report, seconds: float) -> None:

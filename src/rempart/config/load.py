@@ -22,7 +22,7 @@ from rempart.errors import ConfigError
 
 _PREFIX = "REMPART_"
 _WORD = re.compile(r"[a-z0-9][a-z0-9-]{0,31}")
-_SECTIONS = ("server", "ledger", "logging")
+_SECTIONS = ("server", "ledger", "witness", "logging")
 # Not settings: where settings are, what the documents keep a key in, and how often a test kills.
 _OTHERS = frozenset({"REMPART_CONFIG", "REMPART_KEY", "REMPART_KILLS"})
 
@@ -202,6 +202,10 @@ def _check(settings: Settings) -> None:
         )
     if not _WORD.fullmatch(settings.ledger.retention):
         raise ConfigError("ledger.retention must be a short word.", hint="Such as standard, or medical-6y.")
+    if not (math.isfinite(settings.ledger.witness_s) and settings.ledger.witness_s >= 1):
+        raise ConfigError("ledger.witness_s must be at least 1.", hint="Leave it out for its default.")
+    if settings.witness.logs and not settings.witness.name:
+        raise ConfigError("witness.logs needs witness.name.", hint="Such as llm.hospital.example/witness.")
     names = [engine.name for engine in settings.engines]
     if not names or len(set(names)) != len(names):
         raise ConfigError("Engines need names of their own.", hint="Give each [[engines]] another name.")

@@ -41,6 +41,21 @@ class Ledger(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Hold each piece of a stream until it is synced (slower; a power cut then loses nothing that was read)."""
     retention: str = "standard"
     """Retention class of new exchanges."""
+    policy: Path | None = None
+    """C2SP tlog-policy: the witnesses of this log, their addresses, and their quorum; none: it has no witnesses."""
+    witness_s: float = limits.witness_every_s
+    """Seconds between two checkpoints that are shown to the witnesses."""
+    witness_ca_file: Path | None = None
+    """PEM file of the authorities that may sign certificates of witnesses; none: the system's."""
+
+
+class Witness(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """This gateway as a witness of other logs, at `/witness/add-checkpoint`; without a name and logs it is none."""
+
+    name: str = ""
+    """Its name, fixed when its keys are made."""
+    logs: tuple[str, ...] = ()
+    """Verifier keys of the logs that it cosigns."""
 
 
 class Engine(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -81,5 +96,6 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """The data directory."""
     server: Server = Server()
     ledger: Ledger = Ledger()
+    witness: Witness = Witness()
     logging: Logging = Logging()
     engines: tuple[Engine, ...] = (Engine(name="embedded"),)
