@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import datetime
 import logging
 import shutil
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from rempart import limits
+from rempart.engines.openai import tls_context
 from rempart.errors import ConfigError, LedgerCorrupt
 from rempart.gateway.plain import serve_plain
 from rempart.gateway.server import Address, bind
@@ -29,6 +35,7 @@ from rempart.witness.app import WitnessApp
 from rempart.witness.clerk import Desk
 from rempart.witness.opening import open_witness
 
+LOOPBACK = Address(host="127.0.0.1", port=0)
 W1 = Cosigner("witness.example/w1", b"\1" * 32)
 
 
@@ -54,8 +61,7 @@ class Real:
 
 
 @asynccontextmanager
-async def real_witness(data: Path, name: str, vkey: str) -> AsyncIterator[Real]:
-    address = Address(host="127.0.0.1", port=0)
+async def real_witness(data: Path, name: str, vkey: str, address: Address = LOOPBACK) -> AsyncIterator[Real]:
     sock = bind(address)
     stop, ready = asyncio.Event(), asyncio.Event()
     with open_witness(data, name, (Log(Verifier.from_vkey(vkey)),)) as clerk:
@@ -63,7 +69,8 @@ async def real_witness(data: Path, name: str, vkey: str) -> AsyncIterator[Real]:
         serving = asyncio.create_task(serve_plain(WitnessApp(desk), sock, address, stop=stop, ready=ready.set))
         try:
             await ready.wait()
-            yield Real(f"http://127.0.0.1:{sock.getsockname()[1]}", clerk.vkeys)
+            scheme = "https" if address.certificate else "http"
+            yield Real(f"{scheme}://127.0.0.1:{sock.getsockname()[1]}", clerk.vkeys)
         finally:
             stop.set()
             await serving
@@ -245,6 +252,48 @@ async def test_one_that_is_away_does_not_hold_up_a_quorum_of_others(tmp_path: Pa
     assert asking.state().size == journal.state().tree_size
     assert asking.state().failures == {"here": 0, "away": 1}
     assert check_witnessed(data / "ledger", of).witnesses == ("here",)
+
+
+def certified(folder: Path) -> tuple[Path, Path]:
+    """Certificate and key of 127.0.0.1."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "a witness")])
+    now = datetime.datetime.now(datetime.UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now - datetime.timedelta(days=1))
+        .not_valid_after(now + datetime.timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    public, private = folder / "w.pem", folder / "w.key"
+    public.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    private.write_bytes(
+        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    )
+    return public, private
+
+
+async def test_a_witness_behind_tls_must_show_a_certificate_that_is_trusted(
+    tmp_path: Path, journal: Journal, caplog: pytest.LogCaptureFixture
+) -> None:
+    data = tmp_path / "data"
+    await write(journal, 1)
+    public, private = certified(tmp_path)
+    address = Address(host="127.0.0.1", port=0, certificate=public, key=private)
+    async with real_witness(tmp_path / "w", "w.example/1", read_vkey(data), address) as witness:
+        of = of_one(data, witness.url, witness.vkeys[0])
+        stranger = Witnessing(data / "ledger", of, clients(of, None), journal)
+        await stranger.round()
+        assert stranger.state().failures == {"w1": 1}
+        assert "Check ledger.witness_ca_file" in caplog.text
+        trusting = Witnessing(data / "ledger", of, clients(of, tls_context(public)), journal)
+        await trusting.round()
+        assert (trusting.state().size, trusting.state().failures) == (journal.state().tree_size, {"w1": 0})
 
 
 CONFLICTS: dict[str, tuple[Callable[[int], tuple[bytes, ...]], Callable[[int], int]]] = {
