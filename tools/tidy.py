@@ -20,7 +20,8 @@ PARAMETERS_MAX = 6
 PURE = (
     *("src/rempart/wire", "src/rempart/exchange", "src/rempart/formats"),
     *(f"src/rempart/ledger/log/{name}.py" for name in ("merkle", "tiles", "entry", "proof", "policy")),
-    *("src/rempart/ledger/log/checkpoint.py", "src/rempart/ledger/log/cosignature.py"),
+    *(f"src/rempart/ledger/log/{name}.py" for name in ("checkpoint", "cosignature", "submission", "consistency")),
+    "src/rempart/witness/answer.py",
     *("src/rempart/ledger/keys/body.py", "src/rempart/ledger/keys/ggm.py", "src/rempart/ledger/store/frames.py"),
 )
 CLOCKS = frozenset({"time", "monotonic", "perf_counter", "now", "utcnow", "today"})

@@ -204,6 +204,15 @@ class LedgerCorrupt(RempartError):
     exit_code = 1
 
 
+class WitnessError(RempartError):
+    """A witness is away, or answers what no witness should. Exchanges are not touched by it."""
+
+    code = "witness_error"
+    http_status = 502
+    exit_code = 3
+    retryable = True
+
+
 class IndexDamaged(RempartError):
     """A part of the search index is not what was written. The ledger is untouched; the index is rebuilt from it."""
 

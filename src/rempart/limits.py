@@ -62,6 +62,16 @@ policy_witnesses_max: Final = 64
 policy_groups_max: Final = 64
 cosignature_leeway_s: Final = 60.0
 
+# Witnesses.
+witness_body_bytes_max: Final = 64 * 1024
+witness_bodies_bytes_max: Final = 16 * 1024 * 1024
+witness_requests_max: Final = 256
+witness_threads: Final = 2
+witness_answer_bytes_max: Final = 64 * 1024
+witness_every_s: Final = 10.0
+witness_ask_s: Final = 10.0
+witness_drain_s: Final = 5.0
+
 # Search.
 index_block_bytes: Final = 4096
 index_word_chars_max: Final = 64

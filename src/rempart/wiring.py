@@ -9,9 +9,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hmac
+import logging
 import re
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from functools import partial
 from importlib.resources import files
 from pathlib import Path
@@ -38,13 +39,23 @@ from rempart.identity.keyring import KeyRing
 from rempart.identity.keys import KeyTable, read_keys
 from rempart.identity.quota import Meter
 from rempart.ledger.keys.keystore import Keystore
+from rempart.ledger.log.checkpoint import Verifier
+from rempart.ledger.log.policy import Policy as LogPolicy
 from rempart.ledger.reading.prove import prove
 from rempart.ledger.reading.usage import tokens_of_day
+from rempart.ledger.reading.witnessed import check_own_line
 from rempart.ledger.store.ownership import own
+from rempart.ledger.writing.draft import Witnessed
 from rempart.ledger.writing.journal import Journal
 from rempart.ledger.writing.opening import ledger_directory, open_keystore, open_ledger, read_vkey
+from rempart.ledger.writing.witness_client import clients
+from rempart.ledger.writing.witnessing import Witnessing
 from rempart.wire.facts import Fact
+from rempart.witness.app import WitnessApp
+from rempart.witness.clerk import Desk
+from rempart.witness.opening import open_witness, read_logs
 
+_log = logging.getLogger("rempart")
 _DAY_S: Final = 86_400
 _GUIDE: Final = "guide-f16.gguf"
 _CONTEXT_DEFAULT: Final = 4_096
@@ -76,8 +87,12 @@ async def open_site(settings: Settings, progress: Progress | None = None) -> Asy
     with own(data):
         engines = [_engine(one, data, progress) for one in settings.engines]
         keystore = open_keystore(data)
-        async with _ledger(settings, keystore) as journal, _running(engines) as router:
-            site = _assemble(settings, journal, keystore, router)
+        async with (
+            _ledger(settings, keystore) as journal,
+            _witnesses(settings, journal) as witnesses,
+            _running(engines) as router,
+        ):
+            site = _assemble(settings, journal, keystore, router, witnesses)
             await journal.event("config", _settings_facts(settings, keystore))
             try:
                 yield site
@@ -106,7 +121,73 @@ async def _running(engines: list[Engine]) -> AsyncIterator[Router]:
         await router.close()
 
 
-def _assemble(settings: Settings, journal: Journal, keystore: Keystore, router: Router) -> Site:
+class _Witnesses(msgspec.Struct, frozen=True, kw_only=True):
+    """Both sides of witnessing, where they are set up."""
+
+    of_us: Witnessing | None
+    by_us: Desk | None
+
+
+@contextlib.asynccontextmanager
+async def _witnesses(settings: Settings, journal: Journal) -> AsyncIterator[_Witnesses]:
+    """This log is shown to its witnesses, and this gateway is a witness of others."""
+    async with contextlib.AsyncExitStack() as stack:
+        policy = read_policy(settings)
+        witnessing = None
+        if policy is not None:
+            witnessing = _witnessing(settings, policy, journal)
+            running = asyncio.create_task(witnessing.run(settings.ledger.witness_s))
+            running.add_done_callback(_tell_end)
+            stack.push_async_callback(_end, running)
+        desk = None
+        if settings.witness.name:
+            keys = "".join(f"{vkey}\n" for vkey in settings.witness.logs).encode()
+            logs = read_logs(keys) if keys else ()
+            desk = Desk(stack.enter_context(open_witness(settings.data, settings.witness.name, logs)))
+            stack.callback(desk.close)
+        yield _Witnesses(of_us=witnessing, by_us=desk)
+
+
+def _witnessing(settings: Settings, policy: LogPolicy, journal: Journal) -> Witnessing:
+    check_own_line(policy, Verifier.from_vkey(read_vkey(settings.data)))
+    asked = clients(policy, tls_context(settings.ledger.witness_ca_file))
+    return Witnessing(ledger_directory(settings.data), policy, asked, journal)
+
+
+def _tell_end(task: asyncio.Task[None]) -> None:
+    """A mistake of ours in there must be seen, and must not end the answering."""
+    if not task.cancelled() and task.exception() is not None:
+        _log.critical("The log is no longer shown to its witnesses; restart the server.", exc_info=task.exception())
+
+
+async def _end(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.wait({task})
+
+
+def read_policy(settings: Settings) -> LogPolicy | None:
+    """Of the log's witnesses; None when it has none. Raises `ConfigError`."""
+    path = settings.ledger.policy
+    if path is None:
+        return None
+    try:
+        return LogPolicy.parse(path.read_bytes())
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}.", hint="See ledger.policy.") from error
+
+
+@contextlib.contextmanager
+def open_witness_app(settings: Settings, name: str, logs: bytes) -> Iterator[tuple[WitnessApp, list[str]]]:
+    """A witness of its own, and its verifier keys. `logs`: a tlog-policy, or verifier keys, one a line."""
+    with own(settings.data), open_witness(settings.data, name, read_logs(logs)) as clerk:
+        desk = Desk(clerk)
+        try:
+            yield WitnessApp(desk), clerk.vkeys
+        finally:
+            desk.close()
+
+
+def _assemble(settings: Settings, journal: Journal, keystore: Keystore, router: Router, witnesses: _Witnesses) -> Site:
     pepper = keystore.one("pepper")
     table = KeyTable(settings.data / "state.db")
     known = table.all()
@@ -122,6 +203,8 @@ def _assemble(settings: Settings, journal: Journal, keystore: Keystore, router: 
             console=Pages(),
             vkey=read_vkey(settings.data),
             prove=partial(prove, ledger_directory(settings.data) / "log"),
+            witnessed=witnesses.of_us.state if witnesses.of_us else Witnessed,
+            witness=witnesses.by_us,
         ),
         _policy(settings),
     )
@@ -239,7 +322,7 @@ def _settings_facts(settings: Settings, keystore: Keystore) -> dict[str, Fact]:
     """Scalars by value; names and paths by keyed hash: they may name a person or a place."""
     secret = keystore.one("lookup")
     shown: dict[str, str | bool | int] = {}
-    for section in ("server", "ledger", "logging"):
+    for section in ("server", "ledger", "witness", "logging"):
         for name, value in msgspec.structs.asdict(getattr(settings, section)).items():
             if isinstance(value, bool | int):
                 shown[f"{section}.{name}"] = value

@@ -21,8 +21,10 @@ from rempart.ledger.reading.find import Found, find, last
 from rempart.ledger.reading.fsck import Checked
 from rempart.ledger.reading.fsck import fsck as check_ledger
 from rempart.ledger.reading.verify import verify as verify_ledger
+from rempart.ledger.reading.witnessed import check_own_line, check_witnessed
 from rempart.ledger.store.ownership import own
 from rempart.ledger.writing.opening import ledger_directory, read_vkey
+from rempart.wiring import read_policy
 
 
 @click.group()
@@ -33,22 +35,37 @@ def ledger() -> None:
 @ledger.command(short_help="Check the whole ledger.")
 @click.option("--vkey", help="Verifier key that you trust [the one in the data directory].")
 @click.option("--no-bodies", is_flag=True, help="Leave out the encrypted bodies: quicker.")
+@click.option(
+    "--policy", type=click.Path(dir_okay=False, path_type=Path), help="The witnesses' C2SP tlog-policy [ledger.policy]."
+)
 @common
-def verify(vkey: str | None, no_bodies: bool, data: Path | None, config_path: Path | None, as_json: bool) -> None:
+def verify(
+    vkey: str | None, no_bodies: bool, policy: Path | None, data: Path | None, config_path: Path | None, as_json: bool
+) -> None:
     """Check the whole ledger: signature, tree, entries, bodies, and that every response has its request.
 
-    Exits with 1 at the first thing that does not hold. Needs no secret, and works while a server runs.
+    With a policy, also that the log begins with what its witnesses have cosigned. Exits with 1 at the first thing that
+    does not hold. Needs no secret, and works while a server runs.
     """
-    directory = _ledger_of(data, config_path)
+    settings = settings_of(data, config_path, **{"ledger.policy": policy}).settings
+    directory = settings.data
+    require_ledger(directory)
     verifier = _verifier(vkey, directory)
+    witnesses = read_policy(settings)
+    if witnesses is not None:
+        check_own_line(witnesses, verifier)
     began = time.perf_counter()
     with _progress("Verifying", not no_bodies) as progress:
         examined = verify_ledger(ledger_directory(directory), verifier, progress)
+    standing = None if witnesses is None else check_witnessed(ledger_directory(directory), witnesses)
     seconds = time.perf_counter() - began
     if as_json:
-        show({"holds": True, **msgspec.to_builtins(examined), "seconds": round(seconds, 3)})
+        told = {} if standing is None else {"witnessed": msgspec.to_builtins(standing)}
+        show({"holds": True, **msgspec.to_builtins(examined), **told, "seconds": round(seconds, 3)})
         return
     _tell(examined, "The ledger holds", seconds)
+    if standing is not None:
+        click.echo(f"  witnessed    {standing.size:,} entries, by {', '.join(standing.witnesses) or 'nobody'}")
 
 
 def _ledger_of(data: Path | None, config_path: Path | None) -> Path:

@@ -20,6 +20,10 @@ def check(settings: Settings, sources: Mapping[str, str]) -> None:
     """`sources`: dotted name of a value -> where it came from. Raises `ConfigError`, which names that."""
     _server(settings.server, sources)
     _retention(settings, sources)
+    if not (math.isfinite(settings.ledger.witness_s) and settings.ledger.witness_s >= 1):
+        raise _refused(sources, "ledger.witness_s", "must be at least 1.", "Leave it out for its default.")
+    if settings.witness.logs and not settings.witness.name:
+        raise _refused(sources, "witness.logs", "needs witness.name.", "Such as llm.hospital.example/witness.")
     names = [engine.name for engine in settings.engines]
     if not names or len(set(names)) != len(names):
         raise ConfigError(

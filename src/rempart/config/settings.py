@@ -44,6 +44,21 @@ class Ledger(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Hold each piece of a stream until it is synced (slower; a power cut then loses nothing that was read)."""
     retention: str = STANDARD
     """Retention class of new exchanges."""
+    policy: Path | None = None
+    """C2SP tlog-policy: the witnesses of this log, their addresses, and their quorum; none: it has no witnesses."""
+    witness_s: float = limits.witness_every_s
+    """Seconds between two checkpoints that are shown to the witnesses."""
+    witness_ca_file: Path | None = None
+    """PEM file of the authorities that may sign certificates of witnesses; none: the system's."""
+
+
+class Witness(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """This gateway as a witness of other logs, at `/witness/add-checkpoint`; without a name and logs it is none."""
+
+    name: str = ""
+    """Its name, fixed when its keys are made."""
+    logs: tuple[str, ...] = ()
+    """Verifier keys of the logs that it cosigns."""
 
 
 class Retention(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -107,5 +122,6 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     ledger: Ledger = Ledger()
     retention: dict[str, Retention] = msgspec.field(default_factory=standard_retention)
     """By name of the class; `standard` is among them."""
+    witness: Witness = Witness()
     logging: Logging = Logging()
     engines: tuple[Engine, ...] = (Engine(name="embedded"),)

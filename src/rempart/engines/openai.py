@@ -12,8 +12,8 @@ from urllib.parse import SplitResult, urlsplit
 import msgspec
 
 from rempart import limits
-from rempart.engines.connection import Client, Response
 from rempart.errors import ConfigError, EngineError, EngineRefused, EngineTimeout
+from rempart.http.connection import Client, Response
 from rempart.wire.answers import nonsense
 from rempart.wire.job import Job, Target
 from rempart.wire.sse import DONE, Decoder

@@ -34,11 +34,13 @@ from rempart.gateway.http import Receive, Request, Scope, Send
 from rempart.gateway.lookups import Lookups
 from rempart.gateway.metrics import Metrics
 from rempart.gateway.perform import Performer
-from rempart.gateway.ports import Console, Journal, Router
+from rempart.gateway.ports import Console, Journal, Router, Witness
+from rempart.gateway.submissions import Submissions
 from rempart.identity.caller import Caller
 from rempart.identity.keyring import KeyRing
 from rempart.identity.quota import Meter
 from rempart.ledger.reading.prove import Proven
+from rempart.ledger.writing.draft import Witnessed
 
 _log = logging.getLogger("rempart.gateway")
 _SANE_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
@@ -47,6 +49,7 @@ _MINUTE_S = 60.0
 # After the drain's limit everything left is cut; recording that takes moments.
 _CUT_S = 5.0
 _METER_KEYS = 1_000
+_WITNESS_PATH = "/witness/add-checkpoint"
 
 
 class Parts(msgspec.Struct, frozen=True, kw_only=True):
@@ -61,6 +64,10 @@ class Parts(msgspec.Struct, frozen=True, kw_only=True):
     """Verifier key of the log."""
     prove: Callable[[int], Proven]
     """Index of an entry -> its proof; reads files. Raises `NotFound` while no checkpoint covers it."""
+    witnessed: Callable[[], Witnessed] = Witnessed
+    """How this log's own witnesses stand to it."""
+    witness: Witness | None = None
+    """This gateway as a witness of others."""
 
 
 class Policy(msgspec.Struct, frozen=True, kw_only=True):
@@ -84,7 +91,7 @@ class Gateway:
     def __init__(self, parts: Parts, policy: Policy) -> None:
         self._parts = parts
         self._policy = policy
-        self.metrics = Metrics(parts.journal.state)
+        self.metrics = Metrics(parts.journal.state, parts.witnessed)
         self.running: set[Performer] = set()
         self.draining = False
         self._refusals: Counter[str] = Counter()
@@ -94,6 +101,7 @@ class Gateway:
         self._metered: Mapping[str, object] = {}
         self._exchanges = Exchanges(self)
         self._lookups = Lookups(self)
+        self._submissions = Submissions(parts.witness) if parts.witness is not None else None
         post = self._exchanges.answer
         self._routes: dict[str, tuple[str, Callable[[Request, Caller], Awaitable[None]]]] = {
             "/v1/chat/completions": ("POST", post),
@@ -139,6 +147,10 @@ class Gateway:
         if open_route is not None:
             _only(request, "GET")
             await open_route(request)
+            return
+        if self._submissions is not None and request.path == _WITNESS_PATH:
+            _only(request, "POST")  # under any name: what counts is the signature of the log that is shown
+            await self._submissions.answer(request)
             return
         self._check_host(request)
         route = self._routes.get(request.path)

@@ -49,6 +49,9 @@ class Lookups:
         failure = self._gateway.parts.journal.state().failure
         if failure:
             reasons["ledger"] = failure
+        alarm = self._gateway.parts.witnessed().alarm
+        if alarm:
+            reasons["witnesses"] = alarm
         if self._gateway.draining:
             reasons["server"] = "draining"
         if self._gateway.full():

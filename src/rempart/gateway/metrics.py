@@ -7,7 +7,8 @@ from time import perf_counter
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
 
-from rempart.ledger.writing.draft import LogState
+from rempart.gateway.witnessed import WitnessCollector
+from rempart.ledger.writing.draft import LogState, Witnessed
 
 _LATENCY_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
 _TOKEN_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1.0, 2.5)
@@ -56,7 +57,7 @@ class Pace:
 class Metrics:
     """The gateway's figures. One per process."""
 
-    def __init__(self, ledger: Callable[[], LogState]) -> None:
+    def __init__(self, ledger: Callable[[], LogState], witnessed: Callable[[], Witnessed] = Witnessed) -> None:
         disable_created_metrics()  # type: ignore[no-untyped-call]
         registry = CollectorRegistry()
         self._registry = registry
@@ -90,6 +91,7 @@ class Metrics:
         )
         self.running = Gauge("rempart_exchanges_running", "Exchanges under way (the queue).", registry=registry)
         self._gauges(ledger)
+        registry.register(WitnessCollector(witnessed))
         self._series: dict[tuple[str, str, str], _Series] = {}
 
     def _gauges(self, ledger: Callable[[], LogState]) -> None:

@@ -105,3 +105,22 @@ class Console(Protocol):
     def page(self, path: str, if_none_match: str) -> Page | None:
         """None when there is no such page. Never touches the disk."""
         ...
+
+
+class WitnessAnswer(Protocol):
+    """What a witness answers to a submission."""
+
+    @property
+    def status(self) -> int: ...
+    @property
+    def body(self) -> bytes: ...
+    @property
+    def content_type(self) -> bytes: ...
+
+
+class Witness(Protocol):
+    """It cosigns checkpoints of other logs."""
+
+    async def add_checkpoint(self, body: bytes) -> WitnessAnswer:
+        """What it cosigned is remembered durably when this returns. Raises `LedgerUnavailable`, `Overloaded`."""
+        ...

@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Coroutine, Generator, Mapping
 from pathlib import Path
 from time import perf_counter
+from typing import Any
 
 import msgspec
 import uvicorn
@@ -68,7 +69,7 @@ def _hint(error: OSError) -> str:
     return "Give an address of this machine with --host."
 
 
-class _Uvicorn(uvicorn.Server):
+class QuietServer(uvicorn.Server):
     """uvicorn without its own signal handlers."""
 
     @contextlib.contextmanager
@@ -99,7 +100,7 @@ async def serve(
 
     While draining, running exchanges go on up to the gateway's `drain_s`, new ones get 503 and `/readyz` is red.
     """
-    server = _Uvicorn(_configuration(gateway, address))
+    server = QuietServer(configuration(gateway, address))
     async with asyncio.TaskGroup() as tasks:
         serving = tasks.create_task(server.serve(sockets=[sock]))
         warning = TurnedAway()
@@ -145,9 +146,10 @@ async def _cut_the_dead(gateway: Gateway) -> None:
                 performer.interrupt(e.Cut(error=EngineUnavailable(why, hint="Send it again.")))
 
 
-def _configuration(gateway: Gateway, address: Address) -> uvicorn.Config:
+def configuration(app: Callable[..., Any], address: Address) -> uvicorn.Config:
+    """Of a server whose connections are doors."""
     return uvicorn.Config(
-        gateway,
+        app,
         http=DoorProtocol,
         ws="none",
         lifespan="off",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import msgspec
 
 
@@ -45,3 +47,14 @@ class LogState(msgspec.Struct, frozen=True, kw_only=True):
     """fdatasync calls since the start."""
     failure: str
     """Why nothing is recorded any more; empty while all is well."""
+
+
+class Witnessed(msgspec.Struct, frozen=True, kw_only=True):
+    """How the witnesses stand to the log, for `/readyz` and `/metrics`."""
+
+    size: int = 0
+    """Entries under the newest checkpoint that met the quorum."""
+    failures: Mapping[str, int] = {}
+    """Witness -> how often it did not cosign since the start."""
+    alarm: str = ""
+    """What a witness has seen that this log is not; empty while all is well."""

@@ -15,6 +15,7 @@ from rempart.errors import ConfigError, KeystoreError, LedgerCorrupt, LedgerUnav
 from rempart.ledger.keys.keystore import Keystore
 from rempart.ledger.keys.vault import Vault, recall
 from rempart.ledger.log.checkpoint import Signer, Verifier, check_name
+from rempart.ledger.reading.witnessed import check_not_behind
 from rempart.ledger.store.files import make_directory, replace_durably
 from rempart.ledger.store.segments import initialise, spare_path
 from rempart.ledger.writing.journal import Journal, Voice, new_boot
@@ -64,6 +65,7 @@ async def open_ledger(
     """
     signer = _prepare(data, keystore, origin)
     recovered = _recover(ledger_directory(data), signer)
+    check_not_behind(ledger_directory(data))
     sequencer = Sequencer(recovered.opened, strict=strict, take_apart=take_apart)
     try:
         await sequencer.start()

@@ -1,8 +1,9 @@
-"""`Client.request`: HTTP/1.1 to one engine over kept connections; llhttp (httptools) parses (RFC 9112).
+"""`Client.request`: HTTP/1.1 to one peer over kept connections; llhttp (httptools) parses (RFC 9112).
 
 It is small on purpose: the gateway spends more time here than on anything else of an exchange, and must close a
 connection the moment nobody waits for it, since that is how engines learn to stop. It knows no redirects, proxies,
-cookies or compression. What sockets, TLS and the parser raise is mapped here to `EngineError` and its kin.
+cookies or compression. What sockets, TLS and the parser raise is mapped here to the errors of the peer's `Kind`: to
+those of engines, unless something else is said.
 """
 
 from __future__ import annotations
@@ -14,16 +15,35 @@ from typing import Final, cast
 from urllib.parse import SplitResult
 
 import httptools
+import msgspec
 
 from rempart import limits
-from rempart.errors import EngineError, EngineTimeout, EngineUnavailable
+from rempart.errors import EngineError, EngineTimeout, EngineUnavailable, RempartError
 
 # Shorter than what servers use (uvicorn and llama.cpp: 5 s), so that a kept connection is not closed under a request.
 _KEEP_ALIVE_S: Final = 3.0
 _HEAD_BYTES_MAX: Final = 64 * 1024
 _BUFFER_BYTES: Final = 256 * 1024
-"""Read ahead of who reads the answer; then the engine has to wait."""
+"""Read ahead of who reads the answer; then the peer has to wait."""
 _PORTS: Final = {"http": 80, "https": 443}
+
+
+class Kind(msgspec.Struct, frozen=True, kw_only=True):
+    """What a peer is called in errors, and which errors these are."""
+
+    noun: str = "engine"
+    failed: type[RempartError] = EngineError
+    """It says what it should not."""
+    unavailable: type[RempartError] = EngineUnavailable
+    silent: type[RempartError] = EngineTimeout
+    again: str = "Try again in a moment; see /readyz."
+    shorter: str = "Ask for fewer tokens."
+    """What to do when an answer is too large."""
+    look: str = "See the engine's log."
+    trust: str = "Check engines.ca_file, and the name in the engine's certificate."
+
+
+_ENGINE: Final = Kind()
 
 
 class Response:
@@ -39,17 +59,18 @@ class Response:
         self.content_type = connection.headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
 
     async def read(self) -> bytes:
-        """What has come since the last call, at least a byte; empty at the end. Raises `EngineError` and its kin."""
+        """What has come since the last call, at least a byte; empty at the end. Raises the errors of its kind."""
         return await self._connection.read()
 
     async def whole(self, bytes_max: int) -> bytes:
-        """All that is left of the body. Raises `EngineError` when it is over `bytes_max`."""
+        """All that is left of the body. Raises `Kind.failed` when it is over `bytes_max`."""
         parts: list[bytes] = []
         total = 0
         while data := await self._connection.read():
             total += len(data)
             if total > bytes_max:
-                raise EngineError("The engine's answer is too large.", hint="Ask for fewer tokens.")
+                kind = self._client.kind
+                raise kind.failed(f"The {kind.noun}'s answer is too large.", hint=kind.shorter)
             parts.append(data)
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
@@ -61,10 +82,11 @@ class Response:
 
 
 class Client:
-    """All connections to one engine. `name` is what errors call it."""
+    """All connections to one peer. `name` is what errors call it."""
 
-    def __init__(self, name: str, tls: ssl.SSLContext | None = None) -> None:
+    def __init__(self, name: str, tls: ssl.SSLContext | None = None, kind: Kind = _ENGINE) -> None:
         self._name = name
+        self.kind = kind
         self._tls = tls
         self._idle: deque[_Connection] = deque()
         """Those last used at the right."""
@@ -101,7 +123,7 @@ class Client:
         return Response(self, connection)
 
     def _kept(self, netloc: str) -> _Connection | None:
-        """An engine that was restarted listens elsewhere: what leads to its old place is closed."""
+        """A peer that was restarted may listen elsewhere: what leads to its old place is closed."""
         now = asyncio.get_running_loop().time()
         while self._idle:
             connection = self._idle.pop()
@@ -115,15 +137,14 @@ class Client:
         try:
             async with asyncio.timeout(limits.engine_connect_s):
                 _, connection = await loop.create_connection(
-                    lambda: _Connection(loop, self._name, url.netloc),
+                    lambda: _Connection(loop, self, url.netloc),
                     url.hostname or "",
                     url.port or _PORTS[url.scheme],
                     ssl=(self._tls or True) if url.scheme == "https" else None,
                 )
         except ssl.SSLCertVerificationError as error:
-            raise EngineUnavailable(
-                f"The engine {self._name} shows a certificate that cannot be trusted: {error.verify_message}.",
-                hint="Check engines.ca_file, and the name in the engine's certificate.",
+            raise self.kind.unavailable(
+                f"{self} shows a certificate that cannot be trusted: {error.verify_message}.", hint=self.kind.trust
             ) from error
         except (OSError, UnicodeError) as error:  # also TimeoutError, and names that cannot be resolved or be names
             raise self.unavailable("cannot be reached") from error
@@ -150,16 +171,19 @@ class Client:
             connection.abort()
         self._idle.clear()
 
-    def unavailable(self, what: str) -> EngineUnavailable:
-        return _unavailable(self._name, what)
+    def __str__(self) -> str:
+        return f"The {self.kind.noun} {self._name}"
+
+    def unavailable(self, what: str) -> RempartError:
+        return self.kind.unavailable(f"{self} {what}.", hint=self.kind.again, retry_after_s=2)
 
 
 class _Connection(asyncio.Protocol):
     """One connection, one request at a time."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, name: str, netloc: str) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, client: Client, netloc: str) -> None:
         self._loop = loop
-        self._name = name
+        self._client = client
         self.netloc = netloc
         self.idle_since = 0.0
         self._parser = httptools.HttpResponseParser(self)
@@ -177,7 +201,7 @@ class _Connection(asyncio.Protocol):
         """What came since the last of a body: heads, trailers, what stands between chunks."""
         self._parts: list[bytes] = []
         self._buffered = 0
-        self._error: EngineError | None = None
+        self._error: RempartError | None = None
 
     # Who asks.
 
@@ -216,7 +240,7 @@ class _Connection(asyncio.Protocol):
         return data
 
     async def _wait(self, most_s: float) -> None:
-        """For anything to happen. Raises `EngineTimeout` after `most_s`, or what has gone wrong."""
+        """For anything to happen. Raises `Kind.silent` after `most_s`, or what has gone wrong."""
         if self._error is not None:
             raise self._error
         if self._transport is None:
@@ -230,7 +254,7 @@ class _Connection(asyncio.Protocol):
             self._waiter = None
 
     def _expire(self) -> None:
-        self._fail(EngineTimeout(f"The engine {self._name} is silent.", hint="See the engine's log."))
+        self._fail(self._client.kind.silent(f"{self._client} is silent.", hint=self._client.kind.look))
 
     def rest(self) -> None:
         self._reset()
@@ -240,7 +264,7 @@ class _Connection(asyncio.Protocol):
         if self._transport is not None:
             self._transport.abort()
 
-    # What the engine does.
+    # What the peer does.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
@@ -270,7 +294,7 @@ class _Connection(asyncio.Protocol):
             self._error = self._gone()
         self._wake()
 
-    def _fail(self, error: EngineError) -> None:
+    def _fail(self, error: RempartError) -> None:
         if self._error is None:
             self._error = error
         self.abort()
@@ -280,11 +304,12 @@ class _Connection(asyncio.Protocol):
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
-    def _gone(self) -> EngineUnavailable:
-        return _unavailable(self._name, "closed its connection")
+    def _gone(self) -> RempartError:
+        return self._client.unavailable("closed its connection")
 
-    def _not_http(self) -> EngineError:
-        return EngineError(f"The engine {self._name} does not speak HTTP as it should.", hint="See the engine's log.")
+    def _not_http(self) -> RempartError:
+        kind = self._client.kind
+        return kind.failed(f"{self._client} does not speak HTTP as it should.", hint=kind.look)
 
     # What the parser finds.
 
@@ -323,7 +348,3 @@ class _Connection(asyncio.Protocol):
     def on_message_complete(self) -> None:
         if self._headed:
             self._ended = True
-
-
-def _unavailable(name: str, what: str) -> EngineUnavailable:
-    return EngineUnavailable(f"The engine {name} {what}.", hint="Try again in a moment; see /readyz.", retry_after_s=2)

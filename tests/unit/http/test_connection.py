@@ -1,4 +1,4 @@
-"""`rempart.engines.connection` on both event loops, against engines that say bytes written here."""
+"""`rempart.http.connection` on both event loops, against engines that say bytes written here."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from rempart import limits
-from rempart.engines import connection
-from rempart.engines.connection import Client, Response
 from rempart.errors import EngineError, EngineTimeout, EngineUnavailable
+from rempart.http import connection
+from rempart.http.connection import Client, Response
 
 ASKED: Final = b"GET /x HTTP/1.1\r\nHost: far\r\n\r\n"
 KEPT: Final = b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello"
@@ -130,8 +130,8 @@ class Far:
         self.peers: list[Peer] = []
         self._arrived: asyncio.Queue[Peer] = asyncio.Queue()
 
-    def count(self, loop: asyncio.AbstractEventLoop, name: str, netloc: str) -> Counting:
-        self.ends.append(Counting(loop, name, netloc))
+    def count(self, loop: asyncio.AbstractEventLoop, client: Client, netloc: str) -> Counting:
+        self.ends.append(Counting(loop, client, netloc))
         return self.ends[-1]
 
     def arrive(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
