@@ -37,7 +37,7 @@ check: $(VENV)/.tested
 	$(BIN)/python tools/tidy.py
 
 test: check
-	$(BIN)/pytest
+	$(BIN)/pytest -n logical --dist loadfile
 
 bench: $(VENV)/.tested
 	$(BIN)/python -m rempart.bench --out build/bench
