@@ -24,7 +24,7 @@ from model import Guide, Shape
 from tokenizers import Tokenizer
 from torch.nn import functional
 
-STEPS: Final = 2000
+STEPS: Final = 1400
 LEARNING_RATE: Final = 1e-3
 WARM_UP: Final = 150
 DROPOUT: Final = 0.15

@@ -63,7 +63,7 @@ def test_the_tokenizer_has_the_special_tokens_first() -> None:
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_no_held_out_question_stands_in_the_corpus(language: str) -> None:
     corpus = [f" {_normalised(text)} " for text in _corpus_texts()]
-    questions = _held_out(language)
+    questions = [*_held_out(language), *_held_out(f"unseen-{language}")]
     assert questions
     assert [question for question in questions if any(f" {_normalised(question)} " in text for text in corpus)] == []
 
@@ -78,6 +78,15 @@ def test_the_card_states_the_measured_score(language: str) -> None:
     assert stated is not None
     assert (int(stated[1]), int(stated[2])) == (score["asked"], score["right"])
     assert stated[3] == f"{100 * score['right'] / score['asked']:.1f}"
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_the_card_states_the_score_on_unseen_questions(language: str) -> None:
+    score = json.loads((GUIDE / "score.json").read_text())["unseen"][language]
+    assert score["asked"] == len(_held_out(f"unseen-{language}"))
+    percent = f"{100 * score['right'] / score['asked']:.1f}"
+    row = f"| in {LANGUAGES[language]} | {score['asked']} | {score['right']} | {percent} % |"
+    assert row in (GUIDE / "CARD.md").read_text()
 
 
 def _held_out(language: str) -> list[str]:
