@@ -65,7 +65,9 @@ def pack(
         indices |= set(range(asked["first"] or 0, min(last + 1, size)))
     disclosed: dict[int, Revealed] = {}
     if asked["with_bodies"]:
-        disclosed = find_revealed(ledger, sorted(indices), open_keystore(directory))
+        disclosed = find_revealed(
+            ledger, sorted(indices), open_keystore(directory, settings_of(data, config_path).settings.keys)
+        )
     report = write_pack(
         ledger / "log",
         indices,

@@ -10,16 +10,18 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from rempart import limits
-from rempart.config.settings import Engine, Retention, Server, Settings
+from rempart.config.settings import Engine, Keys, Retention, Server, Settings
 from rempart.errors import ConfigError
 
 _WORD: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,31}")
+_PASSWORD: Final = re.compile(r"//[^/@]*:[^/@]+@|[?&]password=")
 
 
 def check(settings: Settings, sources: Mapping[str, str]) -> None:
     """`sources`: dotted name of a value -> where it came from. Raises `ConfigError`, which names that."""
     _server(settings.server, sources)
     _retention(settings, sources)
+    _keys(settings.keys, sources)
     names = [engine.name for engine in settings.engines]
     if not names or len(set(names)) != len(names):
         raise ConfigError(
@@ -98,7 +100,7 @@ def _retention(settings: Settings, sources: Mapping[str, str]) -> None:
 
 def _class(name: str, one: Retention, sources: Mapping[str, str]) -> None:
     dotted = f"retention.{name}"
-    if not _WORD.fullmatch(name):
+    if not _WORD.fullmatch(name) or name == "held":
         raise ConfigError(f"The retention class {name!r} is no short word.", hint="Such as standard, or medical-6y.")
     if not 1 <= one.days <= limits.retention_days_max:
         raise _refused(
@@ -111,6 +113,31 @@ def _class(name: str, one: Retention, sources: Mapping[str, str]) -> None:
     if one.worm and one.erase_with_actor:
         raise _refused(
             sources, dotted, "cannot be both worm and erase_with_actor.", "Nothing in a worm class is erased."
+        )
+
+
+def _keys(keys: Keys, sources: Mapping[str, str]) -> None:
+    needed: dict[str, dict[str, object]] = {
+        "passphrase": {"passphrase_file": keys.passphrase_file},
+        "pkcs11": {
+            "pkcs11_library": keys.pkcs11_library,
+            "pkcs11_token": keys.pkcs11_token,
+            "pkcs11_pin_file": keys.pkcs11_pin_file,
+        },
+    }
+    for name, value in needed.get(keys.sealing, {}).items():
+        if not value:
+            raise _refused(sources, "keys.sealing", f"is {keys.sealing}, without keys.{name}.", f"Give keys.{name}.")
+    if not keys.database:
+        return
+    if not keys.database.startswith(("postgresql://", "postgres://")):
+        raise _refused(sources, "keys.database", "is no postgresql:// address.", "Such as postgresql:///rempart.")
+    if _PASSWORD.search(keys.database):
+        raise _refused(
+            sources,
+            "keys.database",
+            "holds a password, which settings would show.",
+            "Put it into a file: postgresql://rempart@db/rempart?passfile=/etc/rempart/pgpass",
         )
 
 
