@@ -103,6 +103,7 @@ def release(id: str, key_file: Path | None, data: Path | None, config_path: Path
 
     The first person's agreement is recorded; the second's releases it, and what only the hold kept ends.
     """
+    settings_of(data, config_path)
     key = _key(key_file) or os.environ.get(_KEY_VARIABLE, "")
     if not key:
         raise UsageError("A hold is released by people, not by the machine.", hint="Give --key-file FILE.")

@@ -42,7 +42,7 @@ class Exchanges:
         request.answer_headers.append((b"x-rempart-exchange", exchange.encode()))
         share = self._budget.share()
         try:
-            await self._answer(request, caller, exchange, await self._first(request, share), began)
+            await self._answer(request, caller, exchange, await self._first(request, caller, share), began)
         finally:
             share.give_back()
 
@@ -74,15 +74,16 @@ class Exchanges:
             gateway.metrics.running.dec()
             self._measure(performer, admission, call, began, pace)
 
-    async def _first(self, request: Request, share: Share) -> e.Asked | e.Refused:
+    async def _first(self, request: Request, caller: Caller, share: Share) -> e.Asked | e.Refused:
         received = b""
         try:
             if self._gateway.draining:
                 raise ShuttingDown("The server is stopping.", hint="Send it again in a moment.", retry_after_s=5)
             received = await request.body(self._gateway.policy.body_bytes_max, share)
-            if len(_named(request)) > limits.subjects_max:
+            if caller.trust_subject_header and len(_named(request)) > limits.subjects_named_max:
                 raise InvalidRequest(
-                    f"x-rempart-subject names more than {limits.subjects_max} people.", hint="Send several requests."
+                    f"x-rempart-subject names more than {limits.subjects_named_max} people.",
+                    hint="Send several requests.",
                 )
             if len(received) <= limits.parse_here_bytes_max:
                 return e.Asked(call=parse(request.path, received))
@@ -106,7 +107,7 @@ def _people(request: Request, caller: Caller, call: Call | None) -> tuple[str, .
     """Whose data this is, besides the key's owner: whom the client names, and whom a trusted proxy names."""
     found = [call.subject] if call is not None and call.subject else []
     if caller.trust_subject_header:
-        found += _named(request)[: limits.subjects_max]
+        found += _named(request)[: limits.subjects_named_max]
     return tuple(dict.fromkeys(found))
 
 

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import msgspec
 
+from rempart.config.settings import Keys
 from rempart.errors import KeystoreError
 from rempart.ledger.erasing.fulfil import finish
 from rempart.ledger.erasing.records import Records
@@ -42,8 +43,10 @@ CLASSES: Final = {
 class SmallSite:
     """`path` is a data directory; its clock stands still unless it is set."""
 
-    def __init__(self, path: Path, now: float = NOON_S) -> None:
+    def __init__(self, path: Path, now: float = NOON_S, keys: Keys | None = None) -> None:
+        """`keys`: how the keystore is kept."""
         self.path = path
+        self.keys = keys
         self.now = now
         self.revoked: list[str] = []
         self._journal: Journal | None = None
@@ -64,9 +67,9 @@ class SmallSite:
         return self._records
 
     @contextlib.asynccontextmanager
-    async def run(self, keystore: Keystore | None = None) -> AsyncIterator[SmallSite]:
+    async def run(self) -> AsyncIterator[SmallSite]:
         """One run of a server: recovers, finishes what is pending, and is closed at the end."""
-        opened = keystore or open_keystore(self.path)
+        opened = open_keystore(self.path, self.keys)
         try:
             self._journal = await open_ledger(
                 self.path, opened, origin="", strict=False, clock=lambda: self.now, take_apart=retire
@@ -112,7 +115,7 @@ class SmallSite:
         return name
 
     def find(self, exchange: str) -> list[Found]:
-        with _opened(self.path) as keystore:
+        with _opened(self) as keystore:
             return find(self.ledger, exchange, keystore)
 
     def readable(self, exchange: str) -> bool:
@@ -135,7 +138,7 @@ class SmallSite:
 
     def index(self) -> None:
         """Bring the search index up to the end of the log."""
-        with _opened(self.path) as keystore:
+        with _opened(self) as keystore:
 
             def key(retention: str, bucket: str) -> bytes | None:
                 return keystore.get("bucket", f"{retention}/{bucket}")
@@ -144,7 +147,7 @@ class SmallSite:
 
     def found(self, word: str) -> list[int]:
         """Indices of the entries that the index has for a word."""
-        with _opened(self.path) as keystore:
+        with _opened(self) as keystore:
 
             def key(retention: str, bucket: str) -> bytes | None:
                 return keystore.get("bucket", f"{retention}/{bucket}")
@@ -171,8 +174,8 @@ _FACTS: Final = {"operation": "chat", "model": "m", "model_digest": "", "engine"
 
 
 @contextlib.contextmanager
-def _opened(path: Path) -> Iterator[Keystore]:
-    keystore = open_keystore(path)
+def _opened(site: SmallSite) -> Iterator[Keystore]:
+    keystore = open_keystore(site.path, site.keys)
     try:
         yield keystore
     finally:

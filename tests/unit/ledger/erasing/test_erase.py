@@ -5,19 +5,23 @@ from __future__ import annotations
 import asyncio
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from rempart import limits
+from rempart.config.settings import Keys
 from rempart.errors import ErasureRefused, KeystoreError, NotFound, UsageError
 from rempart.ledger.erasing.erase import Erased, Order, erase, forget_backup, plan
 from rempart.ledger.keys.keystore import Keystore
 from rempart.ledger.keys.rows import full_name
 from rempart.ledger.keys.sqlite_rows import SqliteRows
 from rempart.testing.small_site import DAY_S, SmallSite, crowd
+
+if TYPE_CHECKING:
+    from tests.conftest import Postgres
 
 ALICE, BOB = "alice@hospital.example", "bob@hospital.example"
 GROUND = "GDPR 17(1)(b)"
@@ -276,6 +280,18 @@ async def test_one_among_many_touches_a_bounded_part_of_the_keystore(
         assert len(sealed) == 2
         assert sealed[0] <= 2
         assert sealed[1] == 0
+
+
+async def test_rows_in_postgresql_end_as_those_in_a_file_do(postgres: Postgres, tmp_path: Path) -> None:
+    given = dict(part.split("=") for part in postgres.database("erasure").split())
+    address = f"postgresql:///{given['dbname']}?host={given['host']}&user={given['user']}"
+    site = SmallSite(tmp_path / "data", keys=Keys(database=address))
+    async with site.run():
+        hers, his = await site.exchange("fever", ALICE), await site.exchange("cough", BOB)
+        await erased(site, "subject", ALICE)
+        assert (site.readable(hers), site.readable(his)) == (False, True)
+        assert not (site.path / "keys" / "keystore.db").exists()
+    site.check()
 
 
 # Backups.
