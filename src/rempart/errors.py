@@ -55,6 +55,13 @@ class NoInstallation(UsageError):
     code = "no_installation"
 
 
+class ErasureRefused(UsageError):
+    """What is to be erased must be kept, or a hold may not be released yet; it says why and until when."""
+
+    code = "erasure_refused"
+    http_status = 409
+
+
 class ConfigError(RempartError):
     """rempart.toml, an option or a REMPART_ variable holds something that cannot be used."""
 

@@ -112,6 +112,10 @@ passphrase_bytes_max: Final = 1_024
 scrypt_cost_max: Final = 1 << 20
 holds_max: Final = 256
 hold_text_chars_max: Final = 1_024
+hold_exchanges_max: Final = 10_000
+erasure_batch_exchanges: Final = 500
+erasure_answer_s: Final = 3_600.0
+subjects_named_max: Final = 62  # 64 in an entry, with the key's owner and whom the client names
 
 # Retention.
 retention_classes_max: Final = 64

@@ -23,7 +23,7 @@ import msgspec
 
 from rempart.config.check import is_loopback
 from rempart.config.settings import Engine as EngineSettings
-from rempart.config.settings import Server, Settings
+from rempart.config.settings import Keys, Server, Settings
 from rempart.console.pages import Pages
 from rempart.engines.digest import file_digest
 from rempart.engines.embedded import EmbeddedEngine, EmbeddedModel
@@ -35,10 +35,18 @@ from rempart.formats.gguf import GgufHeader, NotGguf, read_header
 from rempart.gateway.administration import Administration, Verb, shown
 from rempart.gateway.app import Gateway, Parts, Policy
 from rempart.gateway.control import NotRunning, ask
+from rempart.gateway.erasure import ErasureVerbs
+from rempart.gateway.keeping import KeystoreVerbs
 from rempart.identity.keyring import KeyRing
 from rempart.identity.keys import KeyTable, read_keys
 from rempart.identity.quota import Meter
+from rempart.ledger.erasing.expire import expire_daily
+from rempart.ledger.erasing.fulfil import finish
+from rempart.ledger.erasing.records import Records
+from rempart.ledger.keys.configured import sealings_of
 from rempart.ledger.keys.keystore import Keystore
+from rempart.ledger.keys.retention import parse as parse_classes
+from rempart.ledger.keys.sealing import kind_of
 from rempart.ledger.log.checkpoint import Verifier
 from rempart.ledger.log.policy import Policy as LogPolicy
 from rempart.ledger.reading.prove import prove
@@ -86,7 +94,7 @@ async def open_site(settings: Settings, progress: Progress | None = None) -> Asy
     _require_keys(data)
     with own(data):
         engines = [_engine(one, data, progress) for one in settings.engines]
-        keystore = open_keystore(data)
+        keystore = open_keystore(data, settings.keys)
         async with (
             _ledger(settings, keystore) as journal,
             _witnesses(settings, journal) as witnesses,
@@ -95,7 +103,8 @@ async def open_site(settings: Settings, progress: Progress | None = None) -> Asy
             site = _assemble(settings, journal, keystore, router, witnesses)
             await journal.event("config", _settings_facts(settings, keystore))
             try:
-                yield site
+                async with _erasing(settings, journal, site.administration, daily=True):
+                    yield site
             finally:
                 await site.gateway.record_counts()
                 await journal.event("stop", {})
@@ -216,6 +225,31 @@ def _assemble(settings: Settings, journal: Journal, keystore: Keystore, router: 
     )
 
 
+@contextlib.asynccontextmanager
+async def _erasing(
+    settings: Settings, journal: Journal, administration: Administration, *, daily: bool
+) -> AsyncIterator[None]:
+    """What a crash left of an erasure is finished first. `daily`: buckets expire while the context lasts."""
+    classes = parse_classes(settings.retention)
+    records = Records(ledger_directory(settings.data), journal, classes, revoke=administration.revoke_all)
+    await finish(records)
+    root = settings.data / "keys" / "root.key"
+    keeping = KeystoreVerbs(
+        records,
+        kind=lambda: kind_of(root.read_bytes()),
+        sealings=lambda given: sealings_of(msgspec.convert(given, Keys, dec_hook=lambda kind, value: kind(value))),
+    )
+    administration.others |= {**ErasureVerbs(records, administration).verbs(), **keeping.verbs()}
+    stop = asyncio.Event()
+    expiring = asyncio.create_task(expire_daily(records, stop)) if daily else None
+    try:
+        yield
+    finally:
+        stop.set()
+        if expiring is not None:
+            await expiring
+
+
 def _served(router: Router) -> set[str]:
     return {target.model for target in router.models()}
 
@@ -322,7 +356,7 @@ def _settings_facts(settings: Settings, keystore: Keystore) -> dict[str, Fact]:
     """Scalars by value; names and paths by keyed hash: they may name a person or a place."""
     secret = keystore.one("lookup")
     shown: dict[str, str | bool | int] = {}
-    for section in ("server", "ledger", "witness", "logging"):
+    for section in ("server", "ledger", "keys", "witness", "logging"):
         for name, value in msgspec.structs.asdict(getattr(settings, section)).items():
             if isinstance(value, bool | int):
                 shown[f"{section}.{name}"] = value
@@ -372,13 +406,14 @@ async def list_keys(settings: Settings) -> list[dict[str, Any]]:
 async def _administer_here(settings: Settings, verb: str, args: Mapping[str, Any]) -> Any:
     _require_keys(settings.data)
     with own(settings.data):
-        keystore = open_keystore(settings.data)
+        keystore = open_keystore(settings.data, settings.keys)
         async with _ledger(settings, keystore) as journal:
             table = KeyTable(settings.data / "state.db")
             pepper = keystore.one("pepper")
             models = partial(_configured, settings)
             administration = Administration(journal, table, KeyRing(pepper, table.all()), pepper, models)
-            verbs: dict[str, Verb] = administration.verbs()
-            result = await verbs[verb](dict(args))
+            async with _erasing(settings, journal, administration, daily=False):
+                verbs: dict[str, Verb] = administration.verbs()
+                result = await verbs[verb](dict(args))
             await journal.event("stop", {})
             return result

@@ -41,7 +41,7 @@ def test_links_between_pages_lead_somewhere(page: Path) -> None:
 @pytest.mark.parametrize("page", [page for page in PAGES if page.parent.name != "adr"], ids=lambda page: page.name)
 def test_commands_in_pages_exist(page: Path) -> None:
     for line in re.findall(
-        r"(?:^|[`/ ])rempart ((?:up|key|ledger|config|witness)\b[^`\n#]*)", page.read_text(), re.MULTILINE
+        r"(?:^|[`/ ])rempart ((?:up|keys|key|ledger|config|witness)\b[^`\n#]*)", page.read_text(), re.MULTILINE
     ):
         words = line.split()
         command = COMMANDS.get(tuple(words[:1])) or COMMANDS.get(tuple(words[:2]))
@@ -61,9 +61,9 @@ def test_the_configuration_page_is_a_configuration_and_names_every_setting() -> 
     text = (ROOT / "docs" / "configuration.md").read_text()
     block = re.search(r"```toml\n(.*?)```", text, re.DOTALL)
     assert block is not None
-    shown = tomllib.loads(re.sub(r"^# (?=[a-z_]+ = )", "", block[1], flags=re.MULTILINE))
+    shown = tomllib.loads(re.sub(r"^# (?=[a-z0-9_]+ = )", "", block[1], flags=re.MULTILINE))
     settings = msgspec.convert(shown, Settings, dec_hook=lambda kind, value: kind(value))
-    for section in ("server", "ledger", "witness", "logging"):
+    for section in ("server", "ledger", "keys", "witness", "logging"):
         for name in getattr(settings, section).__struct_fields__:
             assert name in shown[section], f"{section}.{name}"
     assert set(shown["retention"]["standard"]) == set(settings.retention["standard"].__struct_fields__)
@@ -76,7 +76,7 @@ def test_defaults_in_the_configuration_page_are_the_defaults() -> None:
     block = re.search(r"```toml\n(.*?)```", text, re.DOTALL)
     assert block is not None
     shown = tomllib.loads(block[1])
-    for section in ("server", "ledger", "witness", "logging"):
+    for section in ("server", "ledger", "keys", "witness", "logging"):
         defaults = msgspec.to_builtins(getattr(Settings(), section), enc_hook=str)
         for name, value in shown[section].items():
             assert value == (list(defaults[name]) if isinstance(defaults[name], tuple | list) else defaults[name]), name
@@ -87,6 +87,7 @@ def test_every_error_that_a_client_can_meet_is_in_the_api_page() -> None:
     text = (ROOT / "docs" / "api.md").read_text()
     command_line_only = {"usage", "bad_configuration", "ledger_corrupt", "keystore", "directory_locked"}
     command_line_only |= {"missing_dependency", "client_gone", "no_installation", "address_in_use", "witness_error"}
+    command_line_only |= {"erasure_refused"}
     codes = {kind.code for kind in vars(errors).values() if isinstance(kind, type) and hasattr(kind, "http_status")}
     for code in codes - command_line_only:
         assert f"`{code}`" in text, code

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from rempart.config.settings import Keys
 from rempart.errors import KeystoreError, NoInstallation, UsageError
 from rempart.ledger.keys.keystore import Keystore
 from rempart.ledger.writing.opening import open_keystore
@@ -35,13 +36,13 @@ def require_ledger(data: Path) -> None:
         )
 
 
-def keys_of(data: Path, without: str) -> Keystore:
+def keys_of(data: Path, without: str, keys: Keys | None = None) -> Keystore:
     """The keystore of an installation; `without`: how to do without it. Raises `KeystoreError`, and makes none."""
     if not _is_there(data.joinpath(*_KEYS)):
         raise KeystoreError(
             "This directory has no keys (keys/ is missing).", hint=f"{without}, or restore keys/ from its backup."
         )
-    return open_keystore(data)
+    return open_keystore(data, keys)
 
 
 def _is_there(path: Path) -> bool:

@@ -175,7 +175,7 @@ def show_(what: str, sealed: bool, whole: bool, data: Path | None, config_path: 
     What was said is opened with the keys of the data directory.
     """
     directory = _ledger_of(data, config_path)
-    keystore = None if sealed else keys_of(directory, "Use --sealed")
+    keystore = None if sealed else keys_of(directory, "Use --sealed", settings_of(data, config_path).settings.keys)
     found = find(ledger_directory(directory), what, keystore)
     if as_json:
         for one in found:

@@ -11,7 +11,7 @@ import click
 import msgspec
 
 from rempart import __version__
-from rempart.cli import config, key, ledger, proofs, up, witness
+from rempart.cli import config, erasure, key, keys, ledger, proofs, up, witness
 from rempart.errors import RempartError, UsageError
 
 
@@ -23,11 +23,14 @@ def cli() -> None:
 
 cli.add_command(up.up)
 cli.add_command(key.key)
+cli.add_command(keys.keys)
 cli.add_command(ledger.ledger)
 cli.add_command(config.config)
 cli.add_command(witness.witness)
 ledger.ledger.add_command(proofs.prove)
 ledger.ledger.add_command(proofs.pack)
+for command in erasure.COMMANDS:
+    ledger.ledger.add_command(command)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

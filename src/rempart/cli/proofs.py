@@ -67,7 +67,9 @@ def pack(
         indices |= set(range(asked["first"] or 0, min(last + 1, size)))
     disclosed: dict[int, Revealed] = {}
     if asked["with_bodies"]:
-        disclosed = find_revealed(ledger, sorted(indices), keys_of(directory, "Leave out --with-bodies"))
+        keys = settings_of(data, config_path).settings.keys
+        keystore = keys_of(directory, "Leave out --with-bodies", keys)
+        disclosed = find_revealed(ledger, sorted(indices), keystore)
     report = write_pack(
         ledger / "log",
         indices,

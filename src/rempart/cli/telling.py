@@ -204,6 +204,26 @@ def _config(entry: Mapping[str, Any]) -> str:
     return " ".join(f"{name}={_value(value)}" for name, value in sorted(settings.items()) if not _hashed(value))
 
 
+def _destroyed(entry: Mapping[str, Any]) -> str:
+    """Erasure, expiry, hold: what, how much, on which ground."""
+    what = [str(entry[name]) for name in ("class", "bucket", "hold", "change", "scope") if name in entry]
+    counts = [f"{entry[name]:,} {name}" for name in ("exchanges", "bodies") if name in entry]
+    kept = sum(entry.get("kept", {}).values())
+    ground = entry.get("ground") or entry.get("basis") or ""
+    return ", ".join([" ".join(what), *counts, *([f"{kept:,} kept by holds"] if kept else []), str(ground)])
+
+
+def _backup(entry: Mapping[str, Any]) -> str:
+    if entry.get("destroyed"):
+        return f"{entry.get('backup', '')} is destroyed"
+    root = "with" if entry.get("with_root") else "without"
+    return f"{entry.get('backup', '')}, epoch {entry.get('epoch', 0)}, {root} its root"
+
+
+def _keystore(entry: Mapping[str, Any]) -> str:
+    return f"{entry.get('change', '')}, epoch {entry.get('epoch', 0)}, sealed by {entry.get('sealing', '')}"
+
+
 def _value(value: object) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
@@ -219,6 +239,11 @@ _HELD: Final[Mapping[str, Callable[[Mapping[str, Any]], str]]] = {
     "config": _config,
     "meter": _counts("totals", " tokens"),
     "refusals": _counts("counts", ""),
+    "erasure": _destroyed,
+    "expiry": _destroyed,
+    "hold": _destroyed,
+    "backup": _backup,
+    "keystore": _keystore,
 }
 
 

@@ -10,10 +10,11 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from rempart import limits
-from rempart.config.settings import Engine, Retention, Server, Settings
+from rempart.config.settings import Engine, Keys, Retention, Server, Settings
 from rempart.errors import ConfigError
 
 _WORD: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,31}")
+_PASSWORD: Final = re.compile(r"//[^/@]*:[^/@]+@|[?&]password=")
 
 
 def check(settings: Settings, sources: Mapping[str, str]) -> None:
@@ -24,6 +25,7 @@ def check(settings: Settings, sources: Mapping[str, str]) -> None:
         raise _refused(sources, "ledger.witness_s", "must be at least 1.", "Leave it out for its default.")
     if settings.witness.logs and not settings.witness.name:
         raise _refused(sources, "witness.logs", "needs witness.name.", "Such as llm.hospital.example/witness.")
+    _keys(settings.keys, sources)
     names = [engine.name for engine in settings.engines]
     if not names or len(set(names)) != len(names):
         raise ConfigError(
@@ -103,7 +105,7 @@ def _retention(settings: Settings, sources: Mapping[str, str]) -> None:
 
 def _class(name: str, one: Retention, sources: Mapping[str, str]) -> None:
     setting = f"retention.{name}"
-    if not _WORD.fullmatch(name):
+    if not _WORD.fullmatch(name) or name == "held":
         raise ConfigError(
             f"{origin(sources, setting)}The retention class {name!r} is no short word.",
             hint="Such as standard, or medical-6y.",
@@ -117,6 +119,31 @@ def _class(name: str, one: Retention, sources: Mapping[str, str]) -> None:
     if one.worm and one.erase_with_actor:
         hint = "Nothing in a worm class is erased."
         raise _refused(sources, setting, "cannot be both worm and erase_with_actor.", hint)
+
+
+def _keys(keys: Keys, sources: Mapping[str, str]) -> None:
+    needed: dict[str, dict[str, object]] = {
+        "passphrase": {"passphrase_file": keys.passphrase_file},
+        "pkcs11": {
+            "pkcs11_library": keys.pkcs11_library,
+            "pkcs11_token": keys.pkcs11_token,
+            "pkcs11_pin_file": keys.pkcs11_pin_file,
+        },
+    }
+    for name, value in needed.get(keys.sealing, {}).items():
+        if not value:
+            raise _refused(sources, "keys.sealing", f"is {keys.sealing}, without keys.{name}.", f"Give keys.{name}.")
+    if not keys.database:
+        return
+    if not keys.database.startswith(("postgresql://", "postgres://")):
+        raise _refused(sources, "keys.database", "is no postgresql:// address.", "Such as postgresql:///rempart.")
+    if _PASSWORD.search(keys.database):
+        raise _refused(
+            sources,
+            "keys.database",
+            "holds a password, which settings would show.",
+            "Put it into a file: postgresql://rempart@db/rempart?passfile=/etc/rempart/pgpass",
+        )
 
 
 def _engine(engine: Engine, sources: Mapping[str, str]) -> None:

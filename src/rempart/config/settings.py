@@ -101,6 +101,23 @@ class Engine(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """openai: the name that clients use -> the engine's own; empty: all that it lists, under their names."""
 
 
+class Keys(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How the keystore is kept. Secrets stand in files of their own, readable by their owner only."""
+
+    sealing: Literal["file", "passphrase", "pkcs11"] = "file"
+    """What seals the root: only the modes of its file, a passphrase, or a key in a PKCS #11 token."""
+    passphrase_file: Path | None = None
+    """passphrase: its first line."""
+    pkcs11_library: Path | None = None
+    """pkcs11: the token's shared object."""
+    pkcs11_token: str = ""
+    """pkcs11: the token's label."""
+    pkcs11_pin_file: Path | None = None
+    """pkcs11: the user's PIN is its first line."""
+    database: str = ""
+    """postgresql:// address of the rows, without a password (give passfile=); empty: keys/keystore.db."""
+
+
 class Logging(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Operational logs: JSON lines on stderr, never a prompt or a completion."""
 
@@ -122,6 +139,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     ledger: Ledger = Ledger()
     retention: dict[str, Retention] = msgspec.field(default_factory=standard_retention)
     """By name of the class; `standard` is among them."""
+    keys: Keys = Keys()
     witness: Witness = Witness()
     logging: Logging = Logging()
     engines: tuple[Engine, ...] = (Engine(name="embedded"),)

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import msgspec
 
 from rempart.errors import UsageError
+from rempart.identity.caller import Caller
 from rempart.identity.issue import SECRET_RANDOM_BYTES, KeyOrder, check, issue
 from rempart.identity.keyring import KeyRing
 from rempart.identity.keys import KeyRow, KeyTable
@@ -18,6 +19,7 @@ from rempart.ledger.writing.journal import Journal
 from rempart.wire.facts import Fact
 
 _log = logging.getLogger("rempart.gateway")
+_NAMELESS = "erased"
 
 
 class Verb(Protocol):
@@ -38,6 +40,8 @@ class Administration:
         models: Callable[[], Collection[str] | None] = lambda: None,
     ) -> None:
         """`models`: names that are served here; None when that cannot be told."""
+        self.others: dict[str, Verb] = {}
+        """Commands of other rooms, by name."""
         self._journal = journal
         self._table = table
         self._ring = ring
@@ -46,7 +50,21 @@ class Administration:
 
     def verbs(self) -> dict[str, Verb]:
         """By name."""
-        return {"key.create": self._create, "key.list": self._list, "key.revoke": self._revoke}
+        return {"key.create": self._create, "key.list": self._list, "key.revoke": self._revoke, **self.others}
+
+    async def revoke_all(self, pseudonym: str) -> int:
+        """The keys of an owner who is erased: they stop working and lose their names; how many there are."""
+        found = [(row, mac) for row, mac in self._table.all() if pseudonym in (row.actor, row.subject)]
+        for row, mac in found:
+            await self._revoke({"id": row.id})
+            nameless = msgspec.structs.replace(self._table.get(row.id)[0], name=_NAMELESS)
+            self._ring.put(nameless, mac)
+            self._table.put(nameless, mac)
+        return len(found)
+
+    def authenticate(self, text: str) -> Caller:
+        """Who has that key. Raises `Unauthenticated`."""
+        return self._ring.authenticate(text, time.time())
 
     async def create_key(self, order: KeyOrder) -> tuple[str, KeyRow]:
         """The key's text, which is nowhere else, and its row. Recorded before it works."""

@@ -13,12 +13,15 @@ from typing import Any, Final
 
 import msgspec
 
+from rempart import limits
 from rempart.errors import EngineUnavailable, RempartError, UsageError
 from rempart.gateway.administration import Verb
 
 _log = logging.getLogger("rempart.gateway")
 _LINE_BYTES_MAX: Final = 1024 * 1024
 _ANSWER_S: Final = 30.0
+_LONG: Final = ("erasure.", "hold.", "keys.")
+"""Commands that look through the ledger, or at a token."""
 
 
 class Failure(RempartError):
@@ -94,7 +97,7 @@ async def _answer(line: bytes, verbs: Mapping[str, Verb]) -> dict[str, Any]:
 def ask(data: Path, verb: str, args: Mapping[str, Any]) -> Any:
     """Ask the server that runs on `data`. Raises `NotRunning`, or what the server raised."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
-        sock.settimeout(_ANSWER_S)
+        sock.settimeout(limits.erasure_answer_s if verb.startswith(_LONG) else _ANSWER_S)
         try:
             with _short(socket_path(data)) as address:
                 sock.connect(address)

@@ -9,7 +9,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING
 
 from rempart import limits
-from rempart.errors import RempartError, ShuttingDown
+from rempart.errors import InvalidRequest, RempartError, ShuttingDown
 from rempart.exchange import events as e
 from rempart.exchange.machine import Exchange
 from rempart.gateway.admission import Admission
@@ -42,7 +42,7 @@ class Exchanges:
         request.answer_headers.append((b"x-rempart-exchange", exchange.encode()))
         share = self._budget.share()
         try:
-            await self._answer(request, caller, exchange, await self._first(request, share), began)
+            await self._answer(request, caller, exchange, await self._first(request, caller, share), began)
         finally:
             share.give_back()
 
@@ -74,12 +74,17 @@ class Exchanges:
             gateway.metrics.running.dec()
             self._measure(performer, admission, call, began, pace)
 
-    async def _first(self, request: Request, share: Share) -> e.Asked | e.Refused:
+    async def _first(self, request: Request, caller: Caller, share: Share) -> e.Asked | e.Refused:
         received = b""
         try:
             if self._gateway.draining:
                 raise ShuttingDown("The server is stopping.", hint="Send it again in a moment.", retry_after_s=5)
             received = await request.body(self._gateway.policy.body_bytes_max, share)
+            if caller.trust_subject_header and len(_named(request)) > limits.subjects_named_max:
+                raise InvalidRequest(
+                    f"x-rempart-subject names more than {limits.subjects_named_max} people.",
+                    hint="Send several requests.",
+                )
             if len(received) <= limits.parse_here_bytes_max:
                 return e.Asked(call=parse(request.path, received))
             return e.Asked(call=await asyncio.to_thread(parse, request.path, received))
@@ -102,7 +107,18 @@ def _people(request: Request, caller: Caller, call: Call | None) -> tuple[str, .
     """Whose data this is, besides the key's owner: whom the client names, and whom a trusted proxy names."""
     found = [call.subject] if call is not None and call.subject else []
     if caller.trust_subject_header:
-        named = request.header(b"x-rempart-subject").decode("latin-1")[: limits.subject_chars_max]
-        if named and named not in found:
-            found.append(named)
-    return tuple(found)
+        found += _named(request)[: limits.subjects_named_max]
+    return tuple(dict.fromkeys(found))
+
+
+def _named(request: Request) -> list[str]:
+    """The header may be sent several times, and name several people between commas (RFC 9110 section 5.3)."""
+    parts = b",".join(request.all(b"x-rempart-subject")).split(b",")
+    return [_text(part)[: limits.subject_chars_max] for part in map(bytes.strip, parts) if part]
+
+
+def _text(value: bytes) -> str:
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return value.decode("latin-1")

@@ -87,6 +87,10 @@ class Request:
             self._headers = headers
         return self._headers.get(name, b"")
 
+    def all(self, name: bytes) -> list[bytes]:
+        """Values of all headers of that name, in order."""
+        return [value for key, value in self.scope["headers"] if key == name]
+
     def single(self, name: bytes) -> bytes:
         """As `header`, but raises `InvalidRequest` when it is sent twice: a proxy in front might read the other one."""
         values = [value for key, value in self.scope["headers"] if key == name]

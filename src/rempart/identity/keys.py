@@ -73,6 +73,7 @@ class KeyTable:
             self._database = sqlite3.connect(path, check_same_thread=False)
             self._database.execute("PRAGMA journal_mode = DELETE")
             self._database.execute("PRAGMA synchronous = EXTRA")
+            self._database.execute("PRAGMA secure_delete = ON")  # a name may be a person's
             self._database.execute(_SCHEMA)
         except (OSError, sqlite3.Error) as error:
             raise KeystoreError(f"{path} cannot be used: {error}.", hint="Restore it from its backup.") from error

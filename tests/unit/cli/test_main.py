@@ -204,6 +204,11 @@ def test_a_configuration_that_cannot_be_used_stops_every_command(run: Run, tmp_p
         ("ledger", "prove"): ("0",),
         ("ledger", "pack"): ("0", "--to", "nowhere"),
         ("witness", "serve"): ("--logs", str(config)),
+        ("ledger", "erase"): ("--subject", "a", "--ground", "b", "--yes"),
+        ("ledger", "hold"): ("a", "--subject", "a", "--ground", "b"),
+        ("ledger", "release"): ("a",),
+        ("ledger", "backup-destroyed"): ("a",),
+        ("keys", "reseal"): ("--to", "file"),
     }
     for words in LEAVES:
         ran = run(*words, *required.get(words, ()), "--config", config)

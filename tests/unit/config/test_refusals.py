@@ -273,6 +273,26 @@ def test_retention_that_is_no_table_of_tables_is_refused(tmp_path: Path) -> None
         assert "retention" in refused(tmp_path, text).message
 
 
+@pytest.mark.parametrize(
+    ("lines", "named"),
+    [
+        ('sealing = "passphrase"', "keys.passphrase_file"),
+        ('sealing = "pkcs11"\npkcs11_library = "/l"\npkcs11_token = "t"', "keys.pkcs11_pin_file"),
+        ('database = "dbname=rempart"', "keys.database"),
+        ('database = "postgresql://rempart:secret@db/rempart"', "holds a password"),
+        ('database = "postgresql://db/rempart?password=secret"', "holds a password"),
+    ],
+)
+def test_keys_that_cannot_be_kept_so_are_refused(tmp_path: Path, lines: str, named: str) -> None:
+    error = refused(tmp_path, f"[keys]\n{lines}")
+    assert named in error.message
+    assert "secret" not in f"{error.message} {error.hint}"
+
+
+def test_a_class_may_not_be_called_as_the_directory_of_what_is_held(tmp_path: Path) -> None:
+    assert "held" in refused(tmp_path, '[retention.held]\ndays = 1\nbasis = "b"').message
+
+
 def test_engines_need_names_of_their_own(tmp_path: Path) -> None:
     assert "names" in refused(tmp_path, '[[engines]]\nname = "a"\n[[engines]]\nname = "a"').message
     assert "names" in refused(tmp_path, "engines = []").message

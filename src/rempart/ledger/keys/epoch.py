@@ -47,6 +47,8 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
     """New values, in clear."""
     drop: frozenset[tuple[str, str]] = frozenset()
     """Rows deleted without new keys for their shards."""
+    renew: frozenset[int] = frozenset()
+    """Numbers of shards that get new keys though nothing of theirs is destroyed."""
 
 
 def begin(files: RootFile, rows: Rows, sealings: Sealings) -> Opened:
@@ -73,7 +75,7 @@ def change(files: RootFile, rows: Rows, sealings: Sealings, before: Opened, want
     told by the next `settle`.
     """
     root = secrets.token_bytes(KEY_BYTES)
-    touched = {shard_of(*name) for name in (*wanted.delete, *wanted.replace)}
+    touched = {shard_of(*name) for name in (*wanted.delete, *wanted.replace)} | wanted.renew
     keys = tuple(secrets.token_bytes(KEY_BYTES) if n in touched else key for n, key in enumerate(before.keys))
     failure: KeystoreError | None = None
     try:

@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from rempart.errors import KeystoreChanged, KeystoreError
 from rempart.ledger.keys.epoch import Opened, Wanted, begin, change, seal, settle, unseal
 from rempart.ledger.keys.rootfile import RootFile, check_private
-from rempart.ledger.keys.rows import Name, Row, Rows, full_name, shard_of
+from rempart.ledger.keys.rows import SHARDS, Name, Row, Rows, full_name, shard_of
 from rempart.ledger.keys.sealing import KEY_BYTES, FileSealing, Sealings
 from rempart.ledger.keys.sqlite_rows import SqliteRows
 
@@ -134,6 +134,10 @@ class Keystore:
         answer, this is told by the next call that it answers.
         """
         return self._change(Wanted(delete=frozenset(delete), replace=replace or {}, drop=frozenset(drop)))
+
+    def rotate(self) -> int:
+        """A new root and new keys of all shards; every row is sealed anew. The epoch that holds then."""
+        return self._change(Wanted(renew=frozenset(range(SHARDS))))
 
     def reseal(self, sealings: Sealings) -> int:
         """From now on the root is kept that way, and it is a new one: copies of the old open no later database."""

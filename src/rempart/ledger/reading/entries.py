@@ -23,7 +23,7 @@ from rempart.ledger.log.checkpoint import parse_note
 from rempart.ledger.log.merkle import leaf_hash
 from rempart.ledger.log.tiles import TILE_WIDTH
 from rempart.ledger.store import frames
-from rempart.ledger.store.bodies import BodyStore, bodies_directory
+from rempart.ledger.store.bodies import BodyStore, bodies_directory, held_directory
 from rempart.ledger.store.logfiles import bundle_file, read_bundle, read_file, read_tile
 from rempart.ledger.store.segments import numbers, read_header, segment_path
 from rempart.ledger.store.stream import stream, whole
@@ -46,6 +46,7 @@ class EntryReader:
         self._log = ledger / "log"
         self._segments = ledger / "segments"
         self._bodies = BodyStore(bodies_directory(ledger))
+        self._held = BodyStore(held_directory(ledger))
         self._origin_hash = b""
         self._size = 0
         self._beyond: list[bytes] = []
@@ -84,6 +85,10 @@ class EntryReader:
         skipped = max(first - self._size, 0)
         yield from enumerate(self._beyond[skipped:], self._size + skipped)
 
+    def since(self, time: str) -> int:
+        """An index in front of the first entry of that time or later; times are as in entries."""
+        return self._bisect(lambda facts: facts.time >= time, 0)
+
     def of_exchange(self, exchange: str) -> list[Placed]:
         """Its request and its response, as far as there are.
 
@@ -110,7 +115,9 @@ class EntryReader:
         """The encrypted body of an entry, or None when it is not there any more."""
         # In this order: what leaves the segments is in the files of bodies before.
         found = self._body_in_segment(index)
-        return found if found is not None else self._bodies.read(retention, bucket, index)
+        if found is None:
+            found = self._bodies.read(retention, bucket, index)
+        return found if found is not None else self._held.read(retention, bucket, index)
 
     def _gather(self, exchange: str, found: list[Placed], first: int, done: Callable[[entries.Facts], bool]) -> int:
         """Add entries of the exchange from `first` on, up to its response or to where it is `done`; where it ended.

@@ -11,7 +11,7 @@ import msgspec
 from rempart.errors import KeystoreError, NotFound
 from rempart.ledger.keys import body as bodies
 from rempart.ledger.keys.keystore import Keystore
-from rempart.ledger.keys.vault import recall
+from rempart.ledger.keys.recalling import exchange_key
 from rempart.ledger.log import entry as entries
 from rempart.ledger.reading.entries import EntryReader, Placed
 
@@ -90,12 +90,10 @@ def _reveal(reader: EntryReader, index: int, fields: dict[str, Any], keystore: K
     """None when there is no body (any more). Raises `KeystoreError` when its keys were destroyed, `LedgerCorrupt`."""
     if not fields.get("body"):
         return None
-    keys = recall(keystore, fields)
+    key = exchange_key(keystore, fields)
     sealed = reader.body(index, str(fields["class"]), str(fields["bucket"]))
     if sealed is None:
         return None
     exchange = bytes.fromhex(fields["exchange"])
     label = _LABELS[fields["type"]]
-    return bodies.unseal(
-        bodies.expand(keys.exchange_key(exchange), label), exchange, label, sealed, fields["commitment"]
-    )
+    return bodies.unseal(bodies.expand(key, label), exchange, label, sealed, fields["commitment"])

@@ -21,6 +21,8 @@ from rempart.ledger.store import frames
 from rempart.ledger.store.files import make_directory, sync_directory, write_all
 from rempart.ledger.store.stream import stream
 
+HELD: Final = "held"
+"""No name of a retention class."""
 _SUFFIX: Final = ".bod"
 _FLUSH_BYTES: Final = 1 << 20
 _CACHED_FILES_MAX: Final = 16
@@ -30,6 +32,11 @@ _FIRST: Final = re.compile(r"[0-9]{20}")
 
 def bodies_directory(ledger: Path) -> Path:
     return ledger / "bodies"
+
+
+def held_directory(ledger: Path) -> Path:
+    """Where bodies stand that a hold keeps though their bucket expired: files of the same form, by class and bucket."""
+    return bodies_directory(ledger) / HELD
 
 
 def bucket_directory(bodies: Path, retention: str, bucket: str) -> Path:
@@ -142,7 +149,7 @@ class BodyStore:
 
     def buckets(self) -> list[tuple[str, str]]:
         """(class, bucket) of all that have a directory, sorted."""
-        return sorted((path.parent.name, path.name) for path in self._directory.glob("*/*") if path.is_dir())
+        return sorted((path.parent.name, path.name) for path in self._directory.glob("*/*") if _is_bucket(path))
 
     def unlink(self, retention: str, bucket: str) -> int:
         """Remove a bucket's files durably; how many there were. May be called again after a crash."""
@@ -173,6 +180,10 @@ class BodyStore:
         elif index >= known.end_index or known.offsets[-1] == os.fstat(descriptor).st_size:
             return None
         raise LedgerCorrupt(f"{path} is damaged.", hint="Restore it from its copy; see 'rempart ledger fsck'.")
+
+
+def _is_bucket(path: Path) -> bool:
+    return path.parent.name != HELD and path.is_dir()
 
 
 def _offsets(descriptor: int, first_index: int) -> _Offsets:

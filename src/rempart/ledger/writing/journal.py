@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import time
+import weakref
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final, Protocol
@@ -60,6 +61,7 @@ class Journal:
             "worker": voice.worker,
         }
         self._recent: OrderedDict[str, Trace] = OrderedDict()
+        self._live: weakref.WeakSet[ExchangeRecord] = weakref.WeakSet()
 
     async def open(
         self, exchange: str, *, actor: str, role: str, key: str, subject: str, people: Sequence[str], retention: str
@@ -71,12 +73,19 @@ class Journal:
         fields: dict[str, Any] = {"exchange": exchange, "actor": actor, "role": role, "key": key}
         if keys.subjects:
             fields["subjects"] = list(keys.subjects)
-        return ExchangeRecord(self, exchange, {**fields, **_names(keys, retention)}, keys)
+        named = {**fields, **_names(keys, retention)}
+        record = ExchangeRecord(self, exchange, named, keys.exchange_key(bytes.fromhex(exchange)))
+        self._live.add(record)
+        return record
 
-    def reopen(self, fields: Mapping[str, Any], keys: RecordKeys) -> ExchangeRecord:
-        """The record of an exchange whose request is in the log: `fields` are its entry's."""
+    def live(self) -> list[tuple[Mapping[str, Any], bytes]]:
+        """Fields and key of each exchange that has begun and may not have its response yet."""
+        return [(record._fields, record._key) for record in self._live]
+
+    def reopen(self, fields: Mapping[str, Any], key: bytes) -> ExchangeRecord:
+        """The record of an exchange whose request is in the log: `fields` are its entry's, `key` is the exchange's."""
         kept = {name: fields[name] for name in _KEPT if name in fields}
-        return ExchangeRecord(self, str(fields["exchange"]), kept, keys)
+        return ExchangeRecord(self, str(fields["exchange"]), kept, key)
 
     async def event(self, type: str, facts: Mapping[str, Fact]) -> Receipt:
         """An entry that is no exchange. Raises `ValueError` at facts that may not stand in an entry."""
@@ -123,14 +132,15 @@ _KEPT_OF_RESPONSE: Final = (
 class ExchangeRecord:
     """The ledger's side of one exchange: request, pieces, response, in this order."""
 
-    __slots__ = ("_exchange", "_fields", "_id", "_journal", "_key", "_pieces", "_sequence")
+    __slots__ = ("__weakref__", "_exchange", "_fields", "_id", "_journal", "_key", "_pieces", "_sequence")
 
-    def __init__(self, journal: Journal, exchange: str, fields: dict[str, Any], keys: RecordKeys) -> None:
+    def __init__(self, journal: Journal, exchange: str, fields: dict[str, Any], key: bytes) -> None:
+        """`key`: what the keys of its bodies are expanded from."""
         self._journal = journal
         self._exchange = exchange
         self._id = bytes.fromhex(exchange)
         self._fields = fields
-        self._key = keys.exchange_key(self._id)
+        self._key = key
         self._pieces: bodies.PieceCipher | None = None
         self._sequence = 0
 

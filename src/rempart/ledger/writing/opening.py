@@ -11,9 +11,12 @@ from typing import Final
 import msgspec
 
 from rempart import __version__, limits
+from rempart.config.settings import Keys
 from rempart.errors import ConfigError, KeystoreError, LedgerCorrupt, LedgerUnavailable
+from rempart.ledger.keys.configured import adapters
 from rempart.ledger.keys.keystore import Keystore
-from rempart.ledger.keys.vault import Vault, recall
+from rempart.ledger.keys.recalling import exchange_key
+from rempart.ledger.keys.vault import Vault
 from rempart.ledger.log.checkpoint import Signer, Verifier, check_name
 from rempart.ledger.reading.witnessed import check_not_behind
 from rempart.ledger.store.files import make_directory, replace_durably
@@ -44,10 +47,13 @@ def read_vkey(data: Path) -> str:
         ) from error
 
 
-def open_keystore(data: Path) -> Keystore:
-    """The keystore, made at first. Raises `KeystoreError`."""
+def open_keystore(data: Path, keys: Keys | None = None) -> Keystore:
+    """The keystore, made at first; `keys` says how it is kept. Raises `KeystoreError`, `MissingDependency`."""
     directory = data / "keys"
-    return Keystore.open(directory) if (directory / "root.key").exists() else Keystore.create(directory)
+    rows, sealings = adapters(keys or Keys())
+    if (directory / "root.key").exists():
+        return Keystore.open(directory, rows, sealings)
+    return Keystore.create(directory, rows, sealings)
 
 
 async def open_ledger(
@@ -139,13 +145,13 @@ async def _close_lost(journal: Journal, keystore: Keystore, lost: Lost) -> None:
     fields = lost.request
     facts: dict[str, Fact] = {"outcome": "lost", "status": _STATUS_LOST, "error": "lost", "request": lost.index}
     try:
-        keys = recall(keystore, fields)
+        key = exchange_key(keystore, fields)
     except KeystoreError:
         # Its person or its time was erased meanwhile: it is closed without what can no longer be read.
         kept = {name: fields[name] for name in ("exchange", "actor", "role", "key", "operation")}
         await journal.close_unreadable({**kept, **facts})
         return
-    record = journal.reopen(fields, keys)
+    record = journal.reopen(fields, key)
     content: dict[str, object] = {}
     pieces = record.unseal_pieces(lost.pieces)
     if pieces:

@@ -279,3 +279,13 @@ def test_a_keystore_that_cannot_be_begun_says_why_and_can_be_begun_later(tmp_pat
         Keystore.create(directory, Full(directory / "keystore.db"))
     assert not (directory / "root.key").exists()
     Keystore.create(directory).close()
+
+
+def test_a_rotation_gives_every_shard_a_new_key_and_keeps_every_row(place: Place) -> None:
+    keystore = place.created()
+    keystore.put(MANY)
+    before = keystore._keys()
+    assert keystore.rotate() == before.epoch + 1
+    assert not set(keystore._keys().keys) & set(before.keys)
+    opened = place.opened()
+    assert {name: opened.get(*name) for name in MANY} == MANY

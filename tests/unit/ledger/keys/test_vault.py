@@ -177,6 +177,32 @@ async def test_one_leaf_erased_leaves_its_neighbours(vault: Vault) -> None:
         await recalled(vault, erased)
 
 
+async def test_while_it_is_paused_nobody_gets_keys_and_then_fresh_ones(vault: Vault) -> None:
+    before = await vault.keys("standard", DAY, "", ("Erika",))
+    async with vault.paused():
+        waiting = asyncio.create_task(vault.keys("standard", DAY, "", ("Erika",)))
+        gone = [("subject", before.subjects[0]), await vault.ask(lambda keystore: keystore.lookup("s", "Erika"))]
+        await vault.ask(lambda keystore: keystore.destroy(gone))
+        assert not waiting.done()
+    after = await waiting
+    assert after.seed != before.seed
+    assert after.subjects != before.subjects
+    assert after.bucket_key == before.bucket_key
+
+
+async def test_who_was_half_way_when_it_paused_begins_again(vault: Vault) -> None:
+    """A key that was read before the destroy is neither used nor remembered after it."""
+    before = await vault.keys("standard", DAY, "", ("Erika",))
+    gone = [("subject", before.subjects[0]), await vault.ask(lambda keystore: keystore.lookup("s", "Erika"))]
+    asking = asyncio.create_task(vault.keys("standard", DAY, "", ("Erika", *(f"new {n}" for n in range(20)))))
+    await asyncio.sleep(0)  # it has her key, and waits for the others
+    async with vault.paused():
+        await vault.ask(lambda keystore: keystore.destroy(gone))
+    keys = await asking
+    assert before.subjects[0] not in keys.subjects
+    assert await recalled(vault, keys) == keys
+
+
 def test_the_row_of_a_seed_is_read_back() -> None:
     whole = [Node("", bytes(range(32)))]
     assert encode_nodes(whole) == b'[["","%s"]]' % bytes(range(32)).hex().encode()

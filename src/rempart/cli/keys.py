@@ -1,0 +1,80 @@
+"""`rempart keys`: how the keystore stands, new keys, and another seal of its root, whether a server runs or not."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import click
+import msgspec
+
+from rempart.cli import installation
+from rempart.cli.options import common, settings_of, show
+from rempart.config.settings import Settings
+from rempart.errors import UsageError
+from rempart.wiring import administer
+
+
+@click.group()
+def keys() -> None:
+    """Look at the keystore, and give it new keys."""
+
+
+@keys.command(short_help="Show how the keystore stands.")
+@common
+def status(data: Path | None, config_path: Path | None, as_json: bool) -> None:
+    """Show its epoch, what seals its root, the holds in force, and the backups that still open what was destroyed."""
+    told = _ask("keys.status", _settings(data, config_path))
+    if as_json:
+        show(told)
+        return
+    click.echo(f"epoch    {told['epoch']:,}\nroot     sealed by {told['sealing']}\nholds    {told['holds']}")
+    for backup in told["backups"]:
+        click.echo(f"backup   {backup['backup']} of {backup['time']}, epoch {backup['epoch']:,}")
+
+
+@keys.command(short_help="Give the keystore a new root and new shard keys.")
+@common
+def rotate(data: Path | None, config_path: Path | None, as_json: bool) -> None:
+    """Give the keystore a new root and new shard keys, without stopping: an old root opens no later copy of it."""
+    _tell(_ask("keys.rotate", _settings(data, config_path)), as_json)
+
+
+@keys.command(short_help="Seal the root in another way.")
+@click.option("--to", type=click.Choice(["file", "passphrase", "pkcs11"]), required=True, help="What seals it.")
+@common
+def reseal(to: str, data: Path | None, config_path: Path | None, as_json: bool) -> None:
+    """Seal a new root as [keys] in rempart.toml says, without stopping. Set keys.sealing there first.
+
+    To change a passphrase, seal to file and then to the new passphrase.
+    """
+    settings = _settings(data, config_path)
+    if settings.keys.sealing != to:
+        raise UsageError(
+            f"keys.sealing is {settings.keys.sealing!r}: the next change would seal it so again.",
+            hint=f"Set keys.sealing to {to!r} in rempart.toml first.",
+        )
+    _tell(_ask("keys.reseal", settings, msgspec.to_builtins(settings.keys, enc_hook=_absolute)), as_json)
+
+
+def _settings(data: Path | None, config_path: Path | None) -> Settings:
+    settings = settings_of(data, config_path).settings
+    installation.require_ledger(settings.data)
+    return settings
+
+
+def _ask(verb: str, settings: Settings, args: dict[str, Any] | None = None) -> Any:
+    return asyncio.run(administer(settings, verb, args or {}))
+
+
+def _tell(done: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        show(done)
+    else:
+        click.echo(f"The root is {done['change']}, by {done['sealing']}: epoch {done['epoch']:,}.")
+
+
+def _absolute(path: object) -> str:
+    """A server may run in another directory."""
+    return str(Path(str(path)).absolute())

@@ -1,0 +1,58 @@
+"""`KeystoreVerbs`: the keystore itself as commands of the owner: how it stands, new keys, another seal of its root."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import msgspec
+
+from rempart.gateway.administration import Verb
+from rempart.ledger.erasing.erase import older_backups
+from rempart.ledger.erasing.hold import standing
+from rempart.ledger.erasing.records import Records
+from rempart.ledger.keys.sealing import Sealings
+from rempart.wire.facts import Fact
+
+
+class KeystoreVerbs:
+    """The keystore itself: how it stands, new keys, another seal of its root. Each change is an entry."""
+
+    def __init__(
+        self, records: Records, kind: Callable[[], str], sealings: Callable[[Mapping[str, Any]], Sealings]
+    ) -> None:
+        """`kind`: what seals the root now; `sealings`: `[keys]` as the command has read it -> what it asks for."""
+        self._records = records
+        self._kind = kind
+        self._sealings = sealings
+
+    def verbs(self) -> dict[str, Verb]:
+        """By name."""
+        return {"keys.status": self._status, "keys.rotate": self._rotate, "keys.reseal": self._reseal}
+
+    async def _status(self, args: dict[str, Any]) -> Any:
+        found = await standing(self._records)
+        epoch = await self._records.ask(lambda keystore: keystore.epoch)
+        backups = await older_backups(self._records, epoch)
+        return {
+            "epoch": epoch,
+            "sealing": self._kind(),
+            "holds": len(found),
+            "backups": msgspec.to_builtins(backups),
+        }
+
+    async def _rotate(self, args: dict[str, Any]) -> Any:
+        async with self._records.lock:
+            epoch = await self._records.ask(lambda keystore: keystore.rotate())
+            return await self._record("rotated", epoch)
+
+    async def _reseal(self, args: dict[str, Any]) -> Any:
+        sealings = self._sealings(args)
+        async with self._records.lock:
+            epoch = await self._records.ask(lambda keystore: keystore.reseal(sealings))
+            return await self._record("resealed", epoch)
+
+    async def _record(self, change: str, epoch: int) -> Any:
+        facts: dict[str, Fact] = {"change": change, "epoch": epoch, "sealing": self._kind()}
+        receipt = await self._records.journal.event("keystore", facts)
+        return {**facts, "index": receipt.index}

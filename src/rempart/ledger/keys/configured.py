@@ -1,0 +1,31 @@
+"""`adapters`: what `[keys]` says, as the rows and the seals of a keystore."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from rempart.config.settings import Keys
+from rempart.ledger.keys.pkcs11_sealing import Pkcs11Sealing
+from rempart.ledger.keys.postgres_rows import PostgresRows
+from rempart.ledger.keys.rows import Rows
+from rempart.ledger.keys.sealing import FileSealing, PassphraseSealing, Sealing, Sealings, passphrase_from_file
+
+
+def adapters(keys: Keys) -> tuple[Rows | None, Sealings]:
+    """Rows are None where they are in the keystore's own directory. Raises `KeystoreError`."""
+    sealings = sealings_of(keys)
+    return (PostgresRows(keys.database) if keys.database else None), sealings
+
+
+def sealings_of(keys: Keys) -> Sealings:
+    """The one that is asked for seals; a root that is sealed in another way which is configured opens as well.
+
+    Raises `KeystoreError` when a passphrase cannot be read.
+    """
+    known: list[Sealing] = [FileSealing()]
+    if keys.passphrase_file is not None:
+        known.append(PassphraseSealing(passphrase_from_file(keys.passphrase_file)))
+    if keys.pkcs11_library is not None and keys.pkcs11_pin_file is not None:
+        pin = partial(passphrase_from_file, keys.pkcs11_pin_file)
+        known.append(Pkcs11Sealing(keys.pkcs11_library, keys.pkcs11_token, pin))
+    return Sealings(*sorted(known, key=lambda one: one.kind != keys.sealing))
