@@ -33,13 +33,17 @@ from rempart.errors import ConfigError, DirectoryLocked, KeystoreError
 from rempart.formats.gguf import GgufHeader, NotGguf, read_header
 from rempart.gateway.administration import Administration, Verb, shown
 from rempart.gateway.app import Gateway, Parts, Policy
+from rempart.gateway.auditing import ArchiveThread
 from rempart.gateway.control import NotRunning, ask
+from rempart.gateway.reads import Reads
 from rempart.identity.keyring import KeyRing
 from rempart.identity.keys import KeyTable, read_keys
 from rempart.identity.quota import Meter
 from rempart.ledger.keys.keystore import Keystore
+from rempart.ledger.reading.archive import Archive
 from rempart.ledger.reading.prove import prove
 from rempart.ledger.reading.usage import tokens_of_day
+from rempart.ledger.search.supervision import keeping
 from rempart.ledger.store.ownership import own
 from rempart.ledger.writing.journal import Journal
 from rempart.ledger.writing.opening import ledger_directory, open_keystore, open_ledger, read_vkey
@@ -56,6 +60,7 @@ class Site(msgspec.Struct, frozen=True, kw_only=True):
 
     gateway: Gateway
     administration: Administration
+    reads: Reads
     journal: Journal
     first_start: bool
     """No key exists yet."""
@@ -80,10 +85,18 @@ async def open_site(settings: Settings, progress: Progress | None = None) -> Asy
             site = _assemble(settings, journal, keystore, router)
             await journal.event("config", _settings_facts(settings, keystore))
             try:
-                yield site
+                async with _indexed(settings):
+                    yield site
             finally:
+                site.gateway.parts.archive.close()
                 await site.gateway.record_counts()
                 await journal.event("stop", {})
+
+
+def _indexed(settings: Settings) -> contextlib.AbstractAsyncContextManager[None]:
+    if not settings.ledger.index:
+        return contextlib.nullcontext()
+    return keeping(settings.data, settings.ledger.index_s)
 
 
 @contextlib.asynccontextmanager
@@ -111,6 +124,7 @@ def _assemble(settings: Settings, journal: Journal, keystore: Keystore, router: 
     table = KeyTable(settings.data / "state.db")
     known = table.all()
     ring = KeyRing(pepper, known)
+    reads = Reads(journal, ring, four_eyes=settings.ledger.four_eyes)
     now = time.time()
     meter = Meter(int(now // _DAY_S), tokens_of_day(ledger_directory(settings.data), now))
     gateway = Gateway(
@@ -121,6 +135,8 @@ def _assemble(settings: Settings, journal: Journal, keystore: Keystore, router: 
             router=router,
             console=Pages(),
             vkey=read_vkey(settings.data),
+            reads=reads,
+            archive=ArchiveThread(partial(open_archive, settings.data)),
             prove=partial(prove, ledger_directory(settings.data) / "log"),
         ),
         _policy(settings),
@@ -128,9 +144,16 @@ def _assemble(settings: Settings, journal: Journal, keystore: Keystore, router: 
     return Site(
         gateway=gateway,
         administration=Administration(journal, table, ring, pepper, partial(_served, router)),
+        reads=reads,
         journal=journal,
         first_start=not known,
     )
+
+
+def open_archive(data: Path) -> Archive:
+    """The ledger for those who may read it, with a keystore of its own. Raises `KeystoreError`."""
+    _require_keys(data)
+    return Archive(ledger_directory(data), open_keystore(data))
 
 
 def _served(router: Router) -> set[str]:
@@ -294,8 +317,10 @@ async def _administer_here(settings: Settings, verb: str, args: Mapping[str, Any
             table = KeyTable(settings.data / "state.db")
             pepper = keystore.one("pepper")
             models = partial(_configured, settings)
-            administration = Administration(journal, table, KeyRing(pepper, table.all()), pepper, models)
-            verbs: dict[str, Verb] = administration.verbs()
+            ring = KeyRing(pepper, table.all())
+            administration = Administration(journal, table, ring, pepper, models)
+            reads = Reads(journal, ring, four_eyes=settings.ledger.four_eyes)
+            verbs: dict[str, Verb] = {**administration.verbs(), **reads.verbs()}
             result = await verbs[verb](dict(args))
             await journal.event("stop", {})
             return result

@@ -37,11 +37,14 @@ def require_ledger(data: Path) -> None:
 
 def keys_of(data: Path) -> Keystore:
     """The keystore of an installation. Raises `KeystoreError` when it is missing, and makes none."""
-    if not _is_there(data.joinpath(*_KEYS)):
-        raise KeystoreError(
-            "This directory has no keys (keys/ is missing).", hint="Use --sealed, or restore keys/ from its backup."
-        )
+    require_keys(data)
     return open_keystore(data)
+
+
+def require_keys(data: Path) -> None:
+    """Raises `KeystoreError` when they are missing."""
+    if not _is_there(data.joinpath(*_KEYS)):
+        raise KeystoreError("This directory has no keys (keys/ is missing).", hint="Restore keys/ from its backup.")
 
 
 def _is_there(path: Path) -> bool:

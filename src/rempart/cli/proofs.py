@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import click
 
 from rempart.cli.options import common, settings_of, show
+from rempart.cli.reads import HOW, Reading, reader
+from rempart.errors import UsageError
 from rempart.ledger.keys.body import Revealed
 from rempart.ledger.log.proof import encode
 from rempart.ledger.reading.find import find, find_revealed
@@ -24,13 +26,16 @@ from rempart.ledger.writing.opening import ledger_directory, open_keystore, read
 @common
 def prove(what: tuple[str, ...], to: Path, data: Path | None, config_path: Path | None, as_json: bool) -> None:
     """Write a C2SP tlog-proof for each entry of exchanges (ids) or for single entries (indexes)."""
-    directory = settings_of(data, config_path).settings.data
+    settings = settings_of(data, config_path).settings
+    directory = settings.data
     read_vkey(directory)
     ledger = ledger_directory(directory)
     prover = Prover(ledger / "log")
     written: dict[Path, bytes] = {}
     for index in _indices(ledger, what):
         written[to / f"{index}.tlog-proof"] = encode(proof_of(prover.prove(index)))
+    reading = Reading.of(settings, reason="", key_file=None, second_key_file=None)
+    reading.record("prove", found=len(written), query=" ".join(what))
     replace_durably(written, 0o644)
     if as_json:
         show({"proofs": [str(path) for path in written], "size": prover.head.size, "root": prover.head.root.hex()})
@@ -45,7 +50,8 @@ def prove(what: tuple[str, ...], to: Path, data: Path | None, config_path: Path 
 @click.option("--upto", type=click.IntRange(0), help="Last entry of the range.")
 @click.option("--to", type=click.Path(path_type=Path), required=True, help="Directory of the pack, a new one.")
 @click.option("--policy", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="A C2SP tlog-policy.")
-@click.option("--with-bodies", is_flag=True, help="Disclose what was said, too.")
+@click.option("--with-bodies", is_flag=True, help="Disclose what was said, too: with --reason and an auditor's key.")
+@reader
 @common
 def pack(
     what: tuple[str, ...], to: Path, data: Path | None, config_path: Path | None, as_json: bool, **asked: Any
@@ -55,7 +61,11 @@ def pack(
     WHAT are ids of exchanges and indexes of entries. Give the auditor the log's key (rempart ledger key), or the
     policy, by another way than the pack.
     """
-    directory = settings_of(data, config_path).settings.data
+    settings = settings_of(data, config_path).settings
+    reading = Reading.of(settings, **{name: asked.pop(name) for name in ("reason", "key_file", "second_key_file")})
+    if asked["with_bodies"] and not reading.reason:
+        raise UsageError("What was said is disclosed for a stated reason alone.", hint=HOW)
+    directory = settings.data
     ledger = ledger_directory(directory)
     own = f"log {read_vkey(directory)}\nquorum none\n".encode()
     indices = set(_indices(ledger, what))
@@ -66,6 +76,8 @@ def pack(
     disclosed: dict[int, Revealed] = {}
     if asked["with_bodies"]:
         disclosed = find_revealed(ledger, sorted(indices), open_keystore(directory))
+    # Before anything is written: what cannot be recorded does not leave the ledger.
+    reading.record("pack", found=len(indices), bodies=len(disclosed), query=_asked(what, asked))
     report = write_pack(
         ledger / "log",
         indices,
@@ -79,6 +91,11 @@ def pack(
     click.echo(f"{to}: {report.entries:,} entries, {report.disclosed:,} of them with what was said.")
     click.echo(f"  under the checkpoint of {report.size:,} entries, root {report.root}")
     click.echo(f"  verify it:  python3 {to / 'verify.py'} --vkey '{read_vkey(directory)}'")
+
+
+def _asked(what: Iterable[str], asked: Mapping[str, Any]) -> str:
+    bounds = [f"--{name} {asked[key]}" for name, key in (("from", "first"), ("upto", "upto")) if asked[key] is not None]
+    return " ".join([*what, *bounds])
 
 
 def _indices(ledger: Path, what: Iterable[str]) -> Iterable[int]:

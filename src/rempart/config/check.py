@@ -20,6 +20,7 @@ def check(settings: Settings, sources: Mapping[str, str]) -> None:
     """`sources`: dotted name of a value -> where it came from. Raises `ConfigError`, which names that."""
     _server(settings.server, sources)
     _retention(settings, sources)
+    _index_s(settings.ledger.index_s, sources)
     names = [engine.name for engine in settings.engines]
     if not names or len(set(names)) != len(names):
         raise ConfigError(
@@ -77,6 +78,11 @@ def _server(server: Server, sources: Mapping[str, str]) -> None:
             f"is {server.body_bytes_max}: the ledger could not record such a request.",
             f"At most {limits.segment_bytes // 3}.",
         )
+
+
+def _index_s(value: float, sources: Mapping[str, str]) -> None:
+    if not (math.isfinite(value) and value > 0):
+        raise _refused(sources, "ledger.index_s", f"is {value:g}.", "Seconds, such as 2.0; index = false needs none.")
 
 
 def _retention(settings: Settings, sources: Mapping[str, str]) -> None:

@@ -1,0 +1,126 @@
+"""`index_ledger`: the search index is brought up to the end of the log; as a program, it follows the log (ADR 0003).
+
+An exchange is indexed once, under its response: with the words of both sides, so that an answer is found by its
+question and a question by its answer, and with the answer's model and outcome. Only what a checkpoint covers is
+indexed, so what is found can be proved. Of a `read` entry its fields are indexed, and not what it asked for.
+
+The program, `python -m rempart.ledger.search.following <data> <seconds> <pid of the server>`, opens the keystore
+itself: keys come over no command line, environment or pipe, and each is asked for anew for each body, so that what was
+destroyed meanwhile is not read. It is nice, and ends with its server.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from rempart.errors import IndexDamaged, KeystoreError, RempartError
+from rempart.ledger.keys.keystore import Keystore
+from rempart.ledger.log import entry as entries
+from rempart.ledger.reading.entries import EntryReader
+from rempart.ledger.reading.said import Said
+from rempart.ledger.search import manifest as manifests
+from rempart.ledger.search.build import Built, Entry, Progress, build
+from rempart.ledger.search.writer import IndexWriter, Key
+from rempart.ledger.writing.opening import ledger_directory, open_keystore
+
+_NICE: Final = 10
+
+
+def index_ledger(data: str, check: bool, rebuild: bool, *, progress: Progress = lambda index: None) -> Built:
+    """Up to the log's end. `check`: first read every file of the index. `rebuild`: first destroy all of them.
+
+    Raises `KeystoreError`, `LedgerCorrupt`, `DirectoryLocked`, `OSError`.
+    """
+    keystore = _keystore(Path(data))
+    try:
+        ledger = ledger_directory(Path(data))
+        if rebuild:
+            with IndexWriter(index_directory(ledger), key_of(keystore)) as writer:
+                writer.clear()
+        follower = Follower(ledger, keystore)
+        return build(index_directory(ledger), key_of(keystore), follower.follow, check=check, progress=progress)
+    finally:
+        keystore.close()
+
+
+def index_directory(ledger: Path) -> Path:
+    return ledger / "index"
+
+
+def key_of(keystore: Keystore) -> Key:
+    """The key of a class's bucket, None when it was destroyed."""
+    return lambda retention, bucket: keystore.get("bucket", f"{retention}/{bucket}")
+
+
+class Follower:
+    """Entries of a log with what was said in them."""
+
+    def __init__(self, ledger: Path, keystore: Keystore) -> None:
+        self._ledger = ledger
+        self._said = Said(ledger, keystore)
+
+    def follow(self, first: int) -> Iterator[Entry]:
+        """As `build` wants it: from `first` on, without a gap, each decrypted when it is asked for."""
+        self._said.let_go()
+        reader = EntryReader(self._ledger, beyond=False)
+        for index, entry in reader.forward(first):
+            fields, texts = self._of(reader, index, entry)
+            yield index, fields, texts
+
+    def _of(self, reader: EntryReader, index: int, entry: bytes) -> tuple[Mapping[str, Any], Sequence[str]]:
+        facts = entries.facts(entry)
+        if facts.type == "read":
+            return entries.decode(entry), ()
+        if facts.type == "response" and facts.body:
+            texts = self._said.texts(reader, index)
+            if texts is not None:
+                return entries.decode(entry), texts
+        return {"type": facts.type}, ()
+
+
+def _keystore(data: Path) -> Keystore:
+    """Opened, never made."""
+    if not (data / "keys" / "root.key").exists():
+        raise KeystoreError("This directory has no keys (keys/ is missing).", hint="Restore keys/ from its backup.")
+    return open_keystore(data)
+
+
+def _behind(ledger: Path, directory: Path) -> bool:
+    """Whether there is anything to do; costs two small files."""
+    try:
+        manifest = manifests.read(directory)
+    except IndexDamaged:
+        return True
+    return bool(manifest.gaps) or manifest.mark < EntryReader(ledger, beyond=False).count
+
+
+def _follow(data: Path, pause_s: float, server: int) -> None:
+    ledger, keystore = ledger_directory(data), _keystore(data)
+    directory, follower = index_directory(ledger), Follower(ledger, keystore)
+    while os.getppid() == server:
+        if _behind(ledger, directory):
+            build(directory, key_of(keystore), follower.follow)
+        time.sleep(pause_s)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """See above. What stops it stands in one line on stderr."""
+    data, seconds, server = arguments
+    os.nice(_NICE)
+    gc.freeze()
+    try:
+        _follow(Path(data), float(seconds), int(server))
+    except (RempartError, OSError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
