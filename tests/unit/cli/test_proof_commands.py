@@ -59,7 +59,14 @@ def test_a_pack_with_what_was_said_verifies_without_rempart(
 ) -> None:
     exchange = exchange_of(data, capsys)
     pack = tmp_path / "pack"
-    assert run("ledger", "pack", exchange, "--with-bodies", "--to", str(pack), "--json", "--data", str(data)) == 0
+    assert run("key", "create", "--name", "audit", "--role", "auditor", "--data", str(data)) == 0
+    key = tmp_path / "key"
+    key.write_text(capsys.readouterr().out)
+    asked = ("ledger", "pack", exchange, "--with-bodies", "--to", str(pack), "--json", "--data", str(data))
+    assert run(*asked) == 2
+    assert "What was said is disclosed for a stated reason alone." in capsys.readouterr().err
+    assert not pack.exists()
+    assert run(*asked, "--reason", "complaint 7", "--key-file", str(key)) == 0
     told = json.loads(capsys.readouterr().out)
     assert (told["entries"], told["disclosed"]) == (2, 2)
     command = [sys.executable, "-I", str(pack / "verify.py"), "--vkey", read_vkey(data), "--json"]
