@@ -19,6 +19,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+import msgspec
+
 from rempart.errors import IndexDamaged, KeystoreError, RempartError
 from rempart.ledger.keys.keystore import Keystore
 from rempart.ledger.log import entry as entries
@@ -43,8 +45,7 @@ def index_ledger(data: str, check: bool, rebuild: bool, *, progress: Progress = 
         if rebuild:
             with IndexWriter(index_directory(ledger), key_of(keystore)) as writer:
                 writer.clear()
-        follower = Follower(ledger, keystore)
-        return build(index_directory(ledger), key_of(keystore), follower.follow, check=check, progress=progress)
+        return _bring_up(ledger, keystore, Follower(ledger, keystore), check=check, progress=progress)
     finally:
         keystore.close()
 
@@ -91,21 +92,40 @@ def _keystore(data: Path) -> Keystore:
     return open_keystore(data)
 
 
+def _bring_up(
+    ledger: Path,
+    keystore: Keystore,
+    follower: Follower,
+    *,
+    check: bool = False,
+    progress: Progress = lambda index: None,
+) -> Built:
+    """`build`; an index that knows more than the log is of another state of it, and is destroyed first."""
+    directory, key = index_directory(ledger), key_of(keystore)
+    longer: tuple[str, ...] = ()
+    with IndexWriter(directory, key) as writer:
+        if writer.mark > EntryReader(ledger, beyond=False).count:
+            writer.clear()
+            longer = ("The index was of a longer log: an older copy of the log was restored.",)
+    built = build(directory, key, follower.follow, check=check, progress=progress)
+    return msgspec.structs.replace(built, damaged=(*longer, *built.damaged))
+
+
 def _behind(ledger: Path, directory: Path) -> bool:
     """Whether there is anything to do; costs two small files."""
     try:
         manifest = manifests.read(directory)
     except IndexDamaged:
         return True
-    return bool(manifest.gaps) or manifest.mark < EntryReader(ledger, beyond=False).count
+    return bool(manifest.gaps) or manifest.mark != EntryReader(ledger, beyond=False).count
 
 
 def _follow(data: Path, pause_s: float, server: int) -> None:
     ledger, keystore = ledger_directory(data), _keystore(data)
-    directory, follower = index_directory(ledger), Follower(ledger, keystore)
+    follower = Follower(ledger, keystore)
     while os.getppid() == server:
-        if _behind(ledger, directory):
-            build(directory, key_of(keystore), follower.follow)
+        if _behind(ledger, index_directory(ledger)):
+            _bring_up(ledger, keystore, follower)
         time.sleep(pause_s)
 
 
