@@ -88,6 +88,9 @@ class Auditing:
         if request.path == f"{PREFIX}search":
             _only(request, "GET")
             await self._search(request, caller)
+        elif request.path == f"{PREFIX}reader":
+            _only(request, "GET")
+            await self._reader(request, caller)
         elif found is None:
             raise NotFound(f"There is nothing at {request.path}.", hint="See docs/api.md for what there is.")
         elif found[2]:
@@ -96,6 +99,12 @@ class Auditing:
         else:
             _only(request, "GET")
             await self._exchange(request, caller, found[1])
+
+    async def _reader(self, request: Request, caller: Caller) -> None:
+        """What this key may do here. Shows nothing of the ledger, and is no read of it."""
+        caller.require("read_ledger")
+        told = {"role": caller.role, "bodies": caller.may("read_bodies"), "four_eyes": self._reads.four_eyes}
+        await request.reply_json(200, _json.encode(told))
 
     async def _search(self, request: Request, caller: Caller) -> None:
         caller.require("read_ledger")

@@ -70,7 +70,8 @@ class Reads:
     ) -> None:
         self._journal = journal
         self._ring = ring
-        self._four_eyes = four_eyes
+        self.four_eyes = four_eyes
+        """What was said is shown to two auditors at once."""
         self._clock = clock
 
     def verbs(self) -> dict[str, Verb]:
@@ -88,7 +89,7 @@ class Reads:
                 f"What was said is shown for a stated reason, of at most {limits.reason_chars_max} characters.",
                 hint="State the reason; it is recorded.",
             )
-        if not self._four_eyes:
+        if not self.four_eyes:
             return reader_of(caller)
         if not second:
             raise Forbidden(
