@@ -85,6 +85,7 @@ snippet_chars: Final = 160
 
 # Reads of the ledger.
 reads_waiting_max: Final = 32
+behind_looked_max: Final = 4_096
 read_results: Final = 50
 read_results_max: Final = 200
 read_body_bytes_max: Final = 8 * 1024

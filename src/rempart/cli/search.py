@@ -75,7 +75,7 @@ def _tell(page: Page, disclosed: bool) -> None:
     if page.next is not None:
         told.append(f"There may be more: --below {page.next}")
     if page.behind:
-        told.append(f"{page.behind:,} entries are not in the index yet.")
+        told.append(f"{page.behind:,} exchanges are not in the index yet.")
     if page.missing:
         told.append(f"{page.missing} days of the index were damaged and are being built anew: results are incomplete.")
     if page.unreadable:

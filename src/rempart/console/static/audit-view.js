@@ -159,7 +159,8 @@ function proofFile(proof) {
   const extra = btoa(String.fromCharCode(...new TextEncoder().encode(proof.entry)));
   const bytes = (hash) => hash.match(/../g).map((pair) => parseInt(pair, 16));
   const hashes = proof.hashes.map((hash) => btoa(String.fromCharCode(...bytes(hash))));
-  return ["c2sp.org/tlog-proof@v1", `extra ${extra}`, `index ${proof.index}`, ...hashes, "", proof.checkpoint].join("\n");
+  const head = ["c2sp.org/tlog-proof@v1", `extra ${extra}`, `index ${proof.index}`];
+  return [...head, ...hashes, "", proof.checkpoint].join("\n");
 }
 
 function download(name, text) {

@@ -6,6 +6,7 @@ Only what a checkpoint covers: all of it can be proved.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
@@ -54,7 +55,7 @@ class Page(msgspec.Struct, frozen=True, kw_only=True):
     next: int | None
     """Ask again below this index for more; None: this was all."""
     behind: int
-    """Entries under the checkpoint that are not in the index yet."""
+    """Exchanges under the checkpoint that are not in the index yet; of a long rest all its entries are counted."""
     destroyed: int
     missing: int
     unreadable: int
@@ -108,7 +109,7 @@ class Archive:
         return Page(
             results=tuple(self._hit(reader, query, index, disclosed) for index in found.entries),
             next=found.next,
-            behind=max(reader.count - found.mark, 0),
+            behind=_behind(reader, found.mark),
             destroyed=found.destroyed,
             missing=found.missing,
             unreadable=found.unreadable,
@@ -135,6 +136,13 @@ class Archive:
 
 def _sealed(index: int, fields: dict[str, Any]) -> Found:
     return Found(index=index, entry=fields)
+
+
+def _behind(reader: EntryReader, mark: int) -> int:
+    """The record of each search is an entry: a mere count of entries would never be 0."""
+    looked = min(mark + limits.behind_looked_max, reader.count)
+    rest = islice(reader.forward(mark), max(looked - mark, 0))
+    return sum(entries.facts(entry).type == "response" for _, entry in rest) + max(reader.count - looked, 0)
 
 
 def _below(below: int | None, reader: EntryReader) -> int:

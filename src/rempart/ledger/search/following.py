@@ -28,6 +28,7 @@ from rempart.ledger.reading.entries import EntryReader
 from rempart.ledger.reading.said import Said
 from rempart.ledger.search import manifest as manifests
 from rempart.ledger.search.build import Built, Entry, Progress, build
+from rempart.ledger.search.comparing import compare
 from rempart.ledger.search.writer import IndexWriter, Key
 from rempart.ledger.writing.opening import ledger_directory, open_keystore
 
@@ -35,7 +36,8 @@ _NICE: Final = 10
 
 
 def index_ledger(data: str, check: bool, rebuild: bool, *, progress: Progress = lambda index: None) -> Built:
-    """Up to the log's end. `check`: first read every file of the index. `rebuild`: first destroy all of them.
+    """Up to the log's end. `check`: first read every file of the index, and compare it with the log; what is damaged
+    is built anew. `rebuild`: first destroy all of it.
 
     Raises `KeystoreError`, `LedgerCorrupt`, `DirectoryLocked`, `OSError`.
     """
@@ -74,6 +76,11 @@ class Follower:
             fields, texts = self._of(reader, index, entry)
             yield index, fields, texts
 
+    def readable(self, index: int, entry: bytes) -> bool:
+        """Whether that entry belongs into the index."""
+        fields, _ = self._of(EntryReader(self._ledger, beyond=False), index, entry)
+        return "class" in fields
+
     def _of(self, reader: EntryReader, index: int, entry: bytes) -> tuple[Mapping[str, Any], Sequence[str]]:
         facts = entries.facts(entry)
         if facts.type == "read":
@@ -108,7 +115,12 @@ def _bring_up(
             writer.clear()
             longer = ("The index was of a longer log: an older copy of the log was restored.",)
     built = build(directory, key, follower.follow, check=check, progress=progress)
-    return msgspec.structs.replace(built, damaged=(*longer, *built.damaged))
+    faults = tuple(compare(directory, key, EntryReader(ledger, beyond=False), follower.readable)) if check else ()
+    if faults:
+        with IndexWriter(directory, key) as writer:
+            writer.clear()
+        built = build(directory, key, follower.follow, progress=progress)
+    return msgspec.structs.replace(built, damaged=(*longer, *faults, *built.damaged))
 
 
 def _behind(ledger: Path, directory: Path) -> bool:

@@ -16,8 +16,9 @@ from rempart.ledger.keys.keystore import Keystore
 from rempart.ledger.reading.archive import Archive
 from rempart.ledger.reading.entries import EntryReader
 from rempart.ledger.reading.said import Said
-from rempart.ledger.search.following import Follower, index_ledger
+from rempart.ledger.search.following import Follower, index_ledger, key_of
 from rempart.ledger.search.manifest import read, write
+from rempart.ledger.search.writer import IndexWriter
 from rempart.ledger.writing.journal import Journal
 from rempart.ledger.writing.opening import open_ledger
 from rempart.testing.small_ledger import until
@@ -139,6 +140,46 @@ async def test_an_index_of_a_longer_log_is_built_anew(life: Life) -> None:
     assert built.added >= size
     assert any("longer log" in text for text in built.damaged)
     assert life.search("heron") == [index]
+
+
+async def test_what_the_index_does_not_mention_is_found_by_a_check(life: Life) -> None:
+    first = await life.exchange(1, "The heron.", "Yes.")
+    last = await life.exchange(2, "The heron.", "No.")
+    await life.covered(last)
+    assert life.search("heron") == [last, first]
+    keystore = Keystore.open(life.data / "keys")
+    with IndexWriter(life.data / "ledger" / "index", key_of(keystore)) as writer:
+        assert writer.erase([first]) == 1
+    assert life.search("heron") == [last]
+    told = index_ledger(str(life.data), True, False).damaged
+    assert told == ("The index did not mention 1 entries of the log.",)
+    assert life.search("heron") == [last, first]
+    assert index_ledger(str(life.data), True, False).damaged == ()
+
+
+async def test_what_the_log_has_not_is_found_by_a_check(life: Life) -> None:
+    index = await life.exchange(1, "The heron.", "Yes.")
+    await life.covered(index)
+    day = EntryReader(life.data / "ledger").read(index).split(b'"bucket":"')[1][:10].decode()
+    keystore = Keystore.open(life.data / "keys")
+    with IndexWriter(life.data / "ledger" / "index", key_of(keystore)) as writer:
+        writer.add(0, {"class": "standard", "bucket": day}, ["stork"])
+        writer.commit(0)
+    told = index_ledger(str(life.data), True, False).damaged
+    assert told == ("The index mentioned 1 entries that the log has not there.",)
+    assert life.search("stork") == []
+    assert life.search("heron") == [index]
+
+
+async def test_an_erasure_is_no_fault_of_the_index(life: Life) -> None:
+    index = await life.exchange(1, "Where is the heron?", "There.", people=("Ada",))
+    await life.covered(index)
+    assert life.search("heron") == [index]
+    keystore = Keystore.open(life.data / "keys")
+    keystore.destroy([("subject", keystore.pseudonym("s", "Ada")[0])])
+    with IndexWriter(life.data / "ledger" / "index", key_of(keystore)) as writer:
+        writer.erase([index])
+    assert index_ledger(str(life.data), True, False).damaged == ()
 
 
 async def test_rebuilt_it_says_the_same(life: Life) -> None:
