@@ -88,6 +88,18 @@ query_chars_max: Final = 1_024
 query_terms_max: Final = 32
 results_max: Final = 10_000
 phrase_candidates_max: Final = 2_000
+index_s: Final = 2.0
+index_restart_first_s: Final = 0.5
+index_restart_most_s: Final = 30.0
+snippet_chars: Final = 160
+
+# Reads of the ledger.
+reads_waiting_max: Final = 32
+behind_looked_max: Final = 4_096
+read_results: Final = 50
+read_results_max: Final = 200
+read_body_bytes_max: Final = 8 * 1024
+reason_chars_max: Final = 1_024
 
 # Engines.
 engine_ask_s: Final = 1.0

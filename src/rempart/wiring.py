@@ -34,9 +34,11 @@ from rempart.errors import ConfigError, DirectoryLocked, KeystoreError
 from rempart.formats.gguf import GgufHeader, NotGguf, read_header
 from rempart.gateway.administration import Administration, Verb, shown
 from rempart.gateway.app import Gateway, Parts, Policy
+from rempart.gateway.auditing import ArchiveThread
 from rempart.gateway.control import NotRunning, ask
 from rempart.gateway.erasure import ErasureVerbs
 from rempart.gateway.keeping import KeystoreVerbs
+from rempart.gateway.reads import Reads
 from rempart.identity.keyring import KeyRing
 from rempart.identity.keys import KeyTable, read_keys
 from rempart.identity.quota import Meter
@@ -49,9 +51,11 @@ from rempart.ledger.keys.retention import parse as parse_classes
 from rempart.ledger.keys.sealing import kind_of
 from rempart.ledger.log.checkpoint import Verifier
 from rempart.ledger.log.policy import Policy as LogPolicy
+from rempart.ledger.reading.archive import Archive
 from rempart.ledger.reading.prove import prove
 from rempart.ledger.reading.usage import tokens_of_day
 from rempart.ledger.reading.witnessed import check_own_line
+from rempart.ledger.search.supervision import keeping
 from rempart.ledger.store.ownership import own
 from rempart.ledger.writing.draft import Witnessed
 from rempart.ledger.writing.journal import Journal
@@ -75,6 +79,7 @@ class Site(msgspec.Struct, frozen=True, kw_only=True):
 
     gateway: Gateway
     administration: Administration
+    reads: Reads
     journal: Journal
     first_start: bool
     """No key exists yet."""
@@ -103,11 +108,18 @@ async def open_site(settings: Settings, progress: Progress | None = None) -> Asy
             site = _assemble(settings, journal, keystore, router, witnesses)
             await journal.event("config", _settings_facts(settings, keystore))
             try:
-                async with _erasing(settings, journal, site.administration, daily=True):
+                async with _erasing(settings, journal, site.administration, daily=True), _indexed(settings):
                     yield site
             finally:
+                site.gateway.parts.archive.close()
                 await site.gateway.record_counts()
                 await journal.event("stop", {})
+
+
+def _indexed(settings: Settings) -> contextlib.AbstractAsyncContextManager[None]:
+    if not settings.ledger.index:
+        return contextlib.nullcontext()
+    return keeping(settings.data, settings.keys, settings.ledger.index_s)
 
 
 @contextlib.asynccontextmanager
@@ -201,6 +213,7 @@ def _assemble(settings: Settings, journal: Journal, keystore: Keystore, router: 
     table = KeyTable(settings.data / "state.db")
     known = table.all()
     ring = KeyRing(pepper, known)
+    reads = Reads(journal, ring, four_eyes=settings.ledger.four_eyes)
     now = time.time()
     meter = Meter(int(now // _DAY_S), tokens_of_day(ledger_directory(settings.data), now))
     gateway = Gateway(
@@ -211,6 +224,8 @@ def _assemble(settings: Settings, journal: Journal, keystore: Keystore, router: 
             router=router,
             console=Pages(),
             vkey=read_vkey(settings.data),
+            reads=reads,
+            archive=ArchiveThread(partial(open_archive, settings)),
             prove=partial(prove, ledger_directory(settings.data) / "log"),
             witnessed=witnesses.of_us.state if witnesses.of_us else Witnessed,
             witness=witnesses.by_us,
@@ -220,6 +235,7 @@ def _assemble(settings: Settings, journal: Journal, keystore: Keystore, router: 
     return Site(
         gateway=gateway,
         administration=Administration(journal, table, ring, pepper, partial(_served, router)),
+        reads=reads,
         journal=journal,
         first_start=not known,
     )
@@ -248,6 +264,12 @@ async def _erasing(
         stop.set()
         if expiring is not None:
             await expiring
+
+
+def open_archive(settings: Settings) -> Archive:
+    """The ledger for those who may read it, with a keystore of its own. Raises `KeystoreError`."""
+    _require_keys(settings.data)
+    return Archive(ledger_directory(settings.data), open_keystore(settings.data, settings.keys))
 
 
 def _served(router: Router) -> set[str]:
@@ -411,9 +433,11 @@ async def _administer_here(settings: Settings, verb: str, args: Mapping[str, Any
             table = KeyTable(settings.data / "state.db")
             pepper = keystore.one("pepper")
             models = partial(_configured, settings)
-            administration = Administration(journal, table, KeyRing(pepper, table.all()), pepper, models)
+            ring = KeyRing(pepper, table.all())
+            administration = Administration(journal, table, ring, pepper, models)
+            reads = Reads(journal, ring, four_eyes=settings.ledger.four_eyes)
             async with _erasing(settings, journal, administration, daily=False):
-                verbs: dict[str, Verb] = administration.verbs()
+                verbs: dict[str, Verb] = {**administration.verbs(), **reads.verbs()}
                 result = await verbs[verb](dict(args))
             await journal.event("stop", {})
             return result

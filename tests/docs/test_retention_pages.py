@@ -34,7 +34,7 @@ def test_its_block_is_a_configuration_that_uses_the_class(page: Path, tmp_path: 
     file.write_text(block(page))
     settings = load({}, {}, file).settings
     assert settings.ledger.retention == page.stem
-    assert set(settings.retention) == {"standard", page.stem}
+    assert set(settings.retention) == {"standard", "audit", page.stem}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)

@@ -11,7 +11,7 @@ import openai
 import pytest
 
 from rempart import limits
-from rempart.bench.running import Running, rempart, running
+from rempart.bench.running import Running, disclosed, rempart, running
 from rempart.testing.scripted import ScriptedServer
 
 SETTINGS = """
@@ -64,7 +64,7 @@ async def _ask(http: aiohttp.ClientSession, script: str, **more: Any) -> tuple[i
 async def _outcome(site: Running, exchange: str) -> dict[str, Any]:
     """The response entry of an exchange, once it is there."""
     for _ in range(100):
-        shown = await asyncio.to_thread(rempart, "ledger", "show", exchange, "--json", data=site.data)
+        shown = await asyncio.to_thread(disclosed, exchange, "--json", data=site.data)
         lines = [json.loads(line) for line in shown.stdout.splitlines()]
         if lines and lines[-1]["entry"]["type"] == "response":
             return {**lines[-1]["entry"], "said": lines[-1]["body"]}

@@ -5,7 +5,7 @@ import time
 import openai
 import pytest
 
-from rempart.bench.running import Running, rempart
+from rempart.bench.running import Running, disclosed, rempart
 
 
 @pytest.fixture(scope="module")
@@ -134,7 +134,7 @@ def test_what_was_said_is_in_the_ledger_and_the_ledger_holds(client: openai.Open
         model=site.model, messages=[{"role": "user", "content": said}], max_tokens=8
     )
     exchange = answer.headers["x-rempart-exchange"]
-    shown = rempart("ledger", "show", exchange, data=site.data)
+    shown = disclosed(exchange, data=site.data)
     assert said in shown.stdout
     assert "· outcome ok ·" in shown.stdout
     assert said not in rempart("ledger", "show", exchange, "--sealed", data=site.data).stdout

@@ -17,7 +17,7 @@ import msgspec
 import openai
 import pytest
 
-from rempart.bench.running import DidNotStart, Running, rempart, running, start
+from rempart.bench.running import DidNotStart, Running, disclosed, rempart, running, start
 
 
 def _gone(pid: int) -> bool:
@@ -293,7 +293,7 @@ def test_an_exchange_is_shown_as_it_was(server: Running) -> None:
     )
     exchange = answer.headers["x-rempart-exchange"]
     said = answer.parse().choices[0].message.content
-    shown = rempart("ledger", "show", exchange, data=server.data).stdout
+    shown = disclosed(exchange, data=server.data).stdout
     head, named, rest = shown.split("\n", 2)
     assert re.fullmatch(r"\S+Z · role admin · model guide · outcome ok · \d+ \+ 8 tokens", head)
     assert named.startswith(f"exchange {exchange} · entries ")

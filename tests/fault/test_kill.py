@@ -11,7 +11,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from rempart.bench.running import Running, rempart, start
+from rempart.bench.running import Running, disclosed, rempart, start
 from rempart.ledger.reading.find import newest_first
 from rempart.testing.scripted import ScriptedServer
 
@@ -119,6 +119,6 @@ def _check_nothing_is_lost(data: Path, seen: Seen) -> None:
     for exchange in seen.partly:
         assert outcomes[exchange][0] in ("lost", "ok"), exchange
     for exchange, text in list(seen.partly.items())[-5:]:
-        shown = rempart("ledger", "show", exchange, data=data)
+        shown = disclosed(exchange, data=data)
         words = [f"w{number} " for number in range(20) if f'"w{number} "' in text]
         assert "".join(words) in shown.stdout, "what a client read of a stream is in the ledger"

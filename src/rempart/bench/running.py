@@ -78,11 +78,21 @@ def running(data: Path, *arguments: str, environment: Mapping[str, str] | None =
         server.process.stdout.close()
 
 
-def rempart(*arguments: str, data: Path) -> subprocess.CompletedProcess[str]:
+def disclosed(exchange: str, *options: str, data: Path) -> subprocess.CompletedProcess[str]:
+    """`ledger show` with what was said, under a new auditor's key."""
+    key = rempart("key", "create", "--name", "audit", "--role", "auditor", data=data).stdout.strip()
+    reason = ("--reason", "a test")
+    return rempart("ledger", "show", exchange, *reason, *options, data=data, environment={"REMPART_KEY": key})
+
+
+def rempart(
+    *arguments: str, data: Path, environment: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
     """One command of the line, with its output."""
     return subprocess.run(
         [sys.executable, "-m", "rempart.cli.main", *arguments, "--data", str(data)],
         capture_output=True,
         text=True,
+        env={**os.environ, **(environment or {})},
         check=False,
     )

@@ -36,13 +36,16 @@ def require_ledger(data: Path) -> None:
         )
 
 
-def keys_of(data: Path, without: str, keys: Keys | None = None) -> Keystore:
-    """The keystore of an installation; `without`: how to do without it. Raises `KeystoreError`, and makes none."""
-    if not _is_there(data.joinpath(*_KEYS)):
-        raise KeystoreError(
-            "This directory has no keys (keys/ is missing).", hint=f"{without}, or restore keys/ from its backup."
-        )
+def keys_of(data: Path, keys: Keys | None = None) -> Keystore:
+    """The keystore of an installation. Raises `KeystoreError` when it is missing, and makes none."""
+    require_keys(data)
     return open_keystore(data, keys)
+
+
+def require_keys(data: Path) -> None:
+    """Raises `KeystoreError` when they are missing."""
+    if not _is_there(data.joinpath(*_KEYS)):
+        raise KeystoreError("This directory has no keys (keys/ is missing).", hint="Restore keys/ from its backup.")
 
 
 def _is_there(path: Path) -> bool:

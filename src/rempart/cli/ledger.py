@@ -7,12 +7,14 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import click
 import msgspec
 
 from rempart.cli.installation import keys_of, require_ledger
 from rempart.cli.options import common, settings_of, show
+from rempart.cli.reads import HOW, Reading, reader
 from rempart.cli.telling import full, line, story
 from rempart.errors import LedgerCorrupt, UsageError
 from rempart.ledger.log.checkpoint import Verifier
@@ -73,6 +75,14 @@ def _ledger_of(data: Path | None, config_path: Path | None) -> Path:
     directory = settings_of(data, config_path).settings.data
     require_ledger(directory)
     return directory
+
+
+def _reading(asked: dict[str, Any]) -> Reading:
+    """Raises `NoInstallation` when there is no ledger, and `UsageError`."""
+    settings = settings_of(asked.pop("data"), asked.pop("config_path")).settings
+    require_ledger(settings.data)
+    given = {"reason": "", "key_file": None, "second_key_file": None, **asked}
+    return Reading.of(settings, **given)
 
 
 def _verifier(vkey: str | None, directory: Path) -> Verifier:
@@ -168,15 +178,22 @@ def key(data: Path | None, config_path: Path | None, as_json: bool) -> None:
 @click.argument("what")
 @click.option("--sealed", is_flag=True, help="Show entries only; do not open what was said.")
 @click.option("--full", "whole", is_flag=True, help="Show every field, and what was said as JSON.")
+@reader
 @common
-def show_(what: str, sealed: bool, whole: bool, data: Path | None, config_path: Path | None, as_json: bool) -> None:
-    """Show an exchange (by its id) or one entry (by its index): what it was, what was asked, what was answered.
+def show_(what: str, sealed: bool, whole: bool, as_json: bool, **asked: Any) -> None:
+    """Show an exchange (by its id) or one entry (by its index): what it was, when, and how it ended.
 
-    What was said is opened with the keys of the data directory.
+    What was said is shown only with --reason and an auditor's key. Each look is recorded in the ledger itself.
     """
-    directory = _ledger_of(data, config_path)
-    keystore = None if sealed else keys_of(directory, "Use --sealed", settings_of(data, config_path).settings.keys)
+    reading = _reading(asked)
+    directory = reading.settings.data
+    if sealed and reading.reason:
+        raise UsageError("--sealed and --reason contradict each other.", hint="Give one of them.")
+    keystore = keys_of(directory, reading.settings.keys) if reading.reason else None
     found = find(ledger_directory(directory), what, keystore)
+    reading.record("show", found=len(found), bodies=sum(one.body is not None for one in found), query=what)
+    if not (sealed or reading.reason) and any(one.entry.get("body") for one in found):
+        click.echo(HOW, err=True)
     if as_json:
         for one in found:
             show(one)
@@ -191,9 +208,11 @@ def show_(what: str, sealed: bool, whole: bool, data: Path | None, config_path: 
 @click.option("-f", "--follow", is_flag=True, help="Go on with entries as they come.")
 @common
 def tail(number: int, follow: bool, data: Path | None, config_path: Path | None, as_json: bool) -> None:
-    """Print the last entries, without what was said."""
-    place = ledger_directory(_ledger_of(data, config_path))
+    """Print the last entries, without what was said. That somebody looked is recorded, once."""
+    reading = _reading({"data": data, "config_path": config_path})
+    place = ledger_directory(reading.settings.data)
     found = last(place, number)
+    reading.record("tail", found=len(found), query="follow" if follow else "")
     _print(found, as_json)
     while follow:
         time.sleep(0.5)

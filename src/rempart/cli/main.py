@@ -11,7 +11,7 @@ import click
 import msgspec
 
 from rempart import __version__
-from rempart.cli import config, erasure, key, keys, ledger, proofs, up, witness
+from rempart.cli import config, erasure, key, keys, ledger, proofs, search, up, witness
 from rempart.errors import RempartError, UsageError
 
 
@@ -31,6 +31,8 @@ ledger.ledger.add_command(proofs.prove)
 ledger.ledger.add_command(proofs.pack)
 for command in erasure.COMMANDS:
     ledger.ledger.add_command(command)
+ledger.ledger.add_command(search.search)
+ledger.ledger.add_command(search.index)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

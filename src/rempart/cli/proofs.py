@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,8 @@ import click
 
 from rempart.cli.installation import keys_of, require_ledger
 from rempart.cli.options import common, settings_of, show
+from rempart.cli.reads import HOW, Reading, reader
+from rempart.errors import UsageError
 from rempart.ledger.keys.body import Revealed
 from rempart.ledger.log.proof import encode
 from rempart.ledger.reading.find import find, find_revealed
@@ -25,13 +27,16 @@ from rempart.ledger.writing.opening import ledger_directory, read_vkey
 @common
 def prove(what: tuple[str, ...], to: Path, data: Path | None, config_path: Path | None, as_json: bool) -> None:
     """Write a C2SP tlog-proof for each entry of exchanges (ids) or for single entries (indexes)."""
-    directory = settings_of(data, config_path).settings.data
+    settings = settings_of(data, config_path).settings
+    directory = settings.data
     require_ledger(directory)
     ledger = ledger_directory(directory)
     prover = Prover(ledger / "log")
     written: dict[Path, bytes] = {}
     for index in _indices(ledger, what):
         written[to / f"{index}.tlog-proof"] = encode(proof_of(prover.prove(index)))
+    reading = Reading.of(settings, reason="", key_file=None, second_key_file=None)
+    reading.record("prove", found=len(written), query=" ".join(what))
     replace_durably(written, 0o644)
     if as_json:
         show({"proofs": [str(path) for path in written], "size": prover.head.size, "root": prover.head.root.hex()})
@@ -46,7 +51,8 @@ def prove(what: tuple[str, ...], to: Path, data: Path | None, config_path: Path 
 @click.option("--upto", type=click.IntRange(0), help="Last entry of the range.")
 @click.option("--to", type=click.Path(path_type=Path), required=True, help="Directory of the pack, a new one.")
 @click.option("--policy", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="A C2SP tlog-policy.")
-@click.option("--with-bodies", is_flag=True, help="Disclose what was said, too.")
+@click.option("--with-bodies", is_flag=True, help="Disclose what was said, too: with --reason and an auditor's key.")
+@reader
 @common
 def pack(
     what: tuple[str, ...], to: Path, data: Path | None, config_path: Path | None, as_json: bool, **asked: Any
@@ -56,7 +62,11 @@ def pack(
     WHAT are ids of exchanges and indexes of entries. Give the auditor the log's key (rempart ledger key), or the
     policy, by another way than the pack.
     """
-    directory = settings_of(data, config_path).settings.data
+    settings = settings_of(data, config_path).settings
+    reading = Reading.of(settings, **{name: asked.pop(name) for name in ("reason", "key_file", "second_key_file")})
+    if asked["with_bodies"] and not reading.reason:
+        raise UsageError("What was said is disclosed for a stated reason alone.", hint=HOW)
+    directory = settings.data
     require_ledger(directory)
     ledger = ledger_directory(directory)
     own = f"log {read_vkey(directory)}\nquorum none\n".encode()
@@ -67,9 +77,9 @@ def pack(
         indices |= set(range(asked["first"] or 0, min(last + 1, size)))
     disclosed: dict[int, Revealed] = {}
     if asked["with_bodies"]:
-        keys = settings_of(data, config_path).settings.keys
-        keystore = keys_of(directory, "Leave out --with-bodies", keys)
-        disclosed = find_revealed(ledger, sorted(indices), keystore)
+        disclosed = find_revealed(ledger, sorted(indices), keys_of(directory, settings.keys))
+    # Before anything is written: what cannot be recorded does not leave the ledger.
+    reading.record("pack", found=len(indices), bodies=len(disclosed), query=_asked(what, asked))
     report = write_pack(
         ledger / "log",
         indices,
@@ -83,6 +93,11 @@ def pack(
     click.echo(f"{to}: {report.entries:,} entries, {report.disclosed:,} of them with what was said.")
     click.echo(f"  under the checkpoint of {report.size:,} entries, root {report.root}")
     click.echo(f"  verify it:  python3 {to / 'verify.py'} --vkey '{read_vkey(directory)}'")
+
+
+def _asked(what: Iterable[str], asked: Mapping[str, Any]) -> str:
+    bounds = [f"--{name} {asked[key]}" for name, key in (("from", "first"), ("upto", "upto")) if asked[key] is not None]
+    return " ".join([*what, *bounds])
 
 
 def _indices(ledger: Path, what: Iterable[str]) -> Iterable[int]:

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import msgspec
 
+from rempart.ledger.reading.archive import Hit
 from rempart.ledger.reading.find import Found
 
 _SEPARATOR: Final = " · "
@@ -21,6 +22,14 @@ def line(found: Found) -> str:
     """One entry as `ledger tail` prints it: index, time, type, and what it holds."""
     entry = found.entry
     return f"{found.index:>8}  {entry['time']}  {entry['type']:<9} {_plain(_held(entry))}".rstrip()
+
+
+def hit(found: Hit) -> str:
+    """One result of a search, and under it who asked and where the words stand, as far as these were asked for."""
+    facts = [found.exchange, found.model, found.outcome, found.actor or found.role]
+    lines = [f"{found.index:>8}  {found.time}  {_plain(' '.join(one for one in facts if one))}"]
+    lines += [f"          {_plain(text)}" for text in (found.identity, found.snippet) if text]
+    return "\n".join(lines)
 
 
 def full(found: Found) -> str:
@@ -35,8 +44,8 @@ def full(found: Found) -> str:
 
 def story(found: Sequence[Found]) -> str:
     """The entries of one exchange: a head, what was asked, what was answered. Of other entries their line."""
-    if any("exchange" not in one.entry for one in found):
-        return "\n".join(map(line, found))
+    if any(one.entry["type"] not in ("request", "response") for one in found):
+        return "\n".join(text for one in found for text in (line(one), *_said(one)))
     parts = [_head(found)]
     for one in found:
         parts += _said(one)
@@ -190,6 +199,17 @@ def _key(entry: Mapping[str, Any]) -> str:
     return ", ".join(told)
 
 
+def _read(entry: Mapping[str, Any]) -> str:
+    told = [f"{entry.get('verb', '')} by {entry.get('role', '')}", f"{entry.get('found', 0)} found"]
+    if entry.get("key") != entry.get("role"):
+        told[0] += f" {entry.get('key', '')}"
+    if entry.get("bodies"):
+        told.append(f"{entry['bodies']} of them with what was said")
+    if entry.get("about"):
+        told.append(f"exchange {entry['about']}")
+    return ", ".join(told)
+
+
 def _counts(name: str, unit: str) -> Callable[[Mapping[str, Any]], str]:
     def tell(entry: Mapping[str, Any]) -> str:
         counts = entry.get(name) or {}
@@ -244,6 +264,7 @@ _HELD: Final[Mapping[str, Callable[[Mapping[str, Any]], str]]] = {
     "hold": _destroyed,
     "backup": _backup,
     "keystore": _keystore,
+    "read": _read,
 }
 
 

@@ -98,7 +98,8 @@ async def _up(settings: Settings, tell: Callable[[_Ready], None]) -> None:
             _collect_seldom()
             tell(_ready(settings, sock.getsockname(), site, first))
 
-        async with control.listening(control.socket_path(settings.data), site.administration.verbs()):
+        verbs = {**site.administration.verbs(), **site.reads.verbs()}
+        async with control.listening(control.socket_path(settings.data), verbs):
             await serve(site.gateway, sock, address, stop=stop, ready=ready)
 
 

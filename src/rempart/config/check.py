@@ -26,6 +26,7 @@ def check(settings: Settings, sources: Mapping[str, str]) -> None:
     if settings.witness.logs and not settings.witness.name:
         raise _refused(sources, "witness.logs", "needs witness.name.", "Such as llm.hospital.example/witness.")
     _keys(settings.keys, sources)
+    _index_s(settings.ledger.index_s, sources)
     names = [engine.name for engine in settings.engines]
     if not names or len(set(names)) != len(names):
         raise ConfigError(
@@ -83,6 +84,11 @@ def _server(server: Server, sources: Mapping[str, str]) -> None:
             f"is {server.body_bytes_max}: the ledger could not record such a request.",
             f"At most {limits.segment_bytes // 3}.",
         )
+
+
+def _index_s(value: float, sources: Mapping[str, str]) -> None:
+    if not (math.isfinite(value) and value > 0):
+        raise _refused(sources, "ledger.index_s", f"is {value:g}.", "Seconds, such as 2.0; index = false needs none.")
 
 
 def _retention(settings: Settings, sources: Mapping[str, str]) -> None:

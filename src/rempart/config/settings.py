@@ -10,7 +10,9 @@ import msgspec
 from rempart import limits
 
 STANDARD: Final = "standard"
-"""The class that is always there."""
+"""The class of exchanges that is always there."""
+AUDIT: Final = "audit"
+"""The class of the records of reads; always there."""
 
 
 class Server(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -50,6 +52,12 @@ class Ledger(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Seconds between two checkpoints that are shown to the witnesses."""
     witness_ca_file: Path | None = None
     """PEM file of the authorities that may sign certificates of witnesses; none: the system's."""
+    index: bool = True
+    """Keep the search index up to date, in a process of its own."""
+    index_s: float = limits.index_s
+    """Pause between two looks of that process at the log."""
+    four_eyes: bool = False
+    """Show what was said only when a second auditor's key is given too."""
 
 
 class Witness(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -127,7 +135,8 @@ class Logging(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 def standard_retention() -> dict[str, Retention]:
     """What is there when nothing is said: a year, the most that the CNIL takes for usual in logs."""
     basis = "GDPR art. 5(1)(e); CNIL deliberation 2021-122: logs are kept six months to one year"
-    return {STANDARD: Retention(days=365, basis=basis)}
+    audit = "GDPR art. 5(2) and 32; CNIL deliberation 2021-122: records of access are kept six months to one year"
+    return {STANDARD: Retention(days=365, basis=basis), AUDIT: Retention(days=365, basis=audit)}
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

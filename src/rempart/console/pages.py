@@ -1,4 +1,4 @@
-"""`Pages`: the page at `/` and its parts, read from the package once and answered from memory.
+"""`Pages`: the pages at `/` and `/audit` and their parts, read from the package once and answered from memory.
 
 The policy lets a page load nothing but this server's own files and run no inline script or style, so text of a model
 that slips through as markup can neither run nor call out.
@@ -28,7 +28,7 @@ _CONTENT_TYPES: Final = {
     ".svg": b"image/svg+xml",
     ".txt": b"text/plain; charset=utf-8",
 }
-_INDEX: Final = "index.html"
+_AT: Final = {"index.html": "/", "audit.html": "/audit"}
 
 
 class Page(msgspec.Struct, frozen=True):
@@ -52,8 +52,7 @@ class Pages:
 
     def __init__(self) -> None:
         held = {name: _hold(name, body) for name, body in _read(files("rempart.console") / "static", "")}
-        index = held.pop(_INDEX)
-        self._held = {"/": index, **{f"/static/{name}": page for name, page in held.items()}}
+        self._held = {_AT.get(name, f"/static/{name}"): page for name, page in held.items()}
 
     def page(self, path: str, if_none_match: str) -> Page | None:
         """`if_none_match` is the header's value, or empty. None when there is no such page."""

@@ -29,12 +29,14 @@ from rempart.errors import (
     Unauthenticated,
 )
 from rempart.exchange import events as e
+from rempart.gateway.auditing import PREFIX, ArchiveThread, Auditing
 from rempart.gateway.exchanges import Exchanges
 from rempart.gateway.http import Receive, Request, Scope, Send
 from rempart.gateway.lookups import Lookups
 from rempart.gateway.metrics import Metrics
 from rempart.gateway.perform import Performer
 from rempart.gateway.ports import Console, Journal, Router, Witness
+from rempart.gateway.reads import Reads
 from rempart.gateway.submissions import Submissions
 from rempart.identity.caller import Caller
 from rempart.identity.keyring import KeyRing
@@ -62,6 +64,8 @@ class Parts(msgspec.Struct, frozen=True, kw_only=True):
     console: Console
     vkey: str
     """Verifier key of the log."""
+    reads: Reads
+    archive: ArchiveThread
     prove: Callable[[int], Proven]
     """Index of an entry -> its proof; reads files. Raises `NotFound` while no checkpoint covers it."""
     witnessed: Callable[[], Witnessed] = Witnessed
@@ -102,6 +106,7 @@ class Gateway:
         self._exchanges = Exchanges(self)
         self._lookups = Lookups(self)
         self._submissions = Submissions(parts.witness) if parts.witness is not None else None
+        self._auditing = Auditing(self, parts.reads, parts.archive)
         post = self._exchanges.answer
         self._routes: dict[str, tuple[str, Callable[[Request, Caller], Awaitable[None]]]] = {
             "/v1/chat/completions": ("POST", post),
@@ -163,6 +168,8 @@ class Gateway:
         elif request.path.startswith("/rempart/v1/exchanges/"):
             _only(request, "GET")
             await self._lookups.exchange(request, self.authenticate(request))
+        elif request.path.startswith(PREFIX):
+            await self._auditing.answer(request, self.authenticate(request))
         else:
             await self._page(request)
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from rempart.errors import ModelNotFound, NotFound
+from rempart.gateway.auditing import told_of
 from rempart.gateway.http import NO_STORE, Request
 from rempart.identity.caller import Caller
 from rempart.ledger.writing.draft import Trace
@@ -95,16 +96,7 @@ class Lookups:
 
     def _proofs(self, trace: Trace) -> list[dict[str, object]]:
         """What whoever asked needs to check it without trusting this server."""
-        proven = [self._gateway.parts.prove(entry.index) for entry in trace.entries]
-        return [
-            {
-                "index": one.index,
-                "entry": one.entry.decode(),
-                "hashes": [hash_.hex() for hash_ in one.hashes],
-                "checkpoint": one.checkpoint.decode(),
-            }
-            for one in proven
-        ]
+        return [told_of(self._gateway.parts.prove(entry.index)) for entry in trace.entries]
 
 
 def _model(target: Target) -> dict[str, object]:

@@ -15,10 +15,14 @@ ADMIN: Final = "admin"
 
 PERMISSIONS: Final[Mapping[str, frozenset[str]]] = {
     USER: frozenset(),
-    AUDITOR: frozenset({"read_ledger", "read_metrics"}),
+    AUDITOR: frozenset({"read_ledger", "read_metrics", "read_bodies"}),
     ADMIN: frozenset({"read_ledger", "read_metrics"}),
 }
 """Beyond asking models, which every role may."""
+
+
+def _roles(permission: str) -> list[str]:
+    return [role for role, may in PERMISSIONS.items() if permission in may]
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
@@ -52,7 +56,7 @@ class Caller(msgspec.Struct, frozen=True, kw_only=True):
         if not self.may(permission):
             raise Forbidden(
                 f"A key of the role {self.role!r} may not do this ({permission}).",
-                hint="Ask an administrator for a key of the role auditor or admin.",
+                hint=f"Ask an administrator for a key of the role {' or '.join(_roles(permission))}.",
             )
 
     def may_use(self, model: str) -> bool:

@@ -202,6 +202,7 @@ def test_a_configuration_that_cannot_be_used_stops_every_command(run: Run, tmp_p
         ("key", "revoke"): ("0" * 12,),
         ("ledger", "show"): ("0",),
         ("ledger", "prove"): ("0",),
+        ("ledger", "search"): ("word",),
         ("ledger", "pack"): ("0", "--to", "nowhere"),
         ("witness", "serve"): ("--logs", str(config)),
         ("ledger", "erase"): ("--subject", "a", "--ground", "b", "--yes"),

@@ -59,7 +59,14 @@ def test_a_pack_with_what_was_said_verifies_without_rempart(
 ) -> None:
     exchange = exchange_of(data, capsys)
     pack = tmp_path / "pack"
-    assert run("ledger", "pack", exchange, "--with-bodies", "--to", str(pack), "--json", "--data", str(data)) == 0
+    assert run("key", "create", "--name", "audit", "--role", "auditor", "--data", str(data)) == 0
+    key = tmp_path / "key"
+    key.write_text(capsys.readouterr().out)
+    asked = ("ledger", "pack", exchange, "--with-bodies", "--to", str(pack), "--json", "--data", str(data))
+    assert run(*asked) == 2
+    assert "What was said is disclosed for a stated reason alone." in capsys.readouterr().err
+    assert not pack.exists()
+    assert run(*asked, "--reason", "complaint 7", "--key-file", str(key)) == 0
     told = json.loads(capsys.readouterr().out)
     assert (told["entries"], told["disclosed"]) == (2, 2)
     command = [sys.executable, "-I", str(pack / "verify.py"), "--vkey", read_vkey(data), "--json"]
@@ -80,9 +87,11 @@ def test_without_keys_nothing_is_disclosed_and_none_are_made(
 ) -> None:
     shutil.rmtree(data / "keys")
     given = ("ledger", "pack", "0", "--to", str(tmp_path / "pack"), "--data", str(data))
-    assert run(*given, "--with-bodies") == 2
+    key = tmp_path / "key"
+    key.write_text("rp_0")
+    assert run(*given, "--with-bodies", "--reason", "an inquiry", "--key-file", str(key)) == 2
     told = capsys.readouterr().err
-    assert "What to do: Leave out --with-bodies, or restore keys/ from its backup." in told
+    assert "This directory has no keys (keys/ is missing)." in told
     assert not (data / "keys").exists()
     assert run(*given) == 0
 

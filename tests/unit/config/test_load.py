@@ -102,7 +102,7 @@ def test_a_class_of_the_file_can_be_chosen_by_a_variable(tmp_path: Path) -> None
     for name in ("medical-6y", "2026", "standard"):
         loaded = load({"data": tmp_path}, {"REMPART_LEDGER_RETENTION": name})
         assert loaded.settings.ledger.retention == name
-        assert set(loaded.settings.retention) == {"standard", "medical-6y", "2026"}
+        assert set(loaded.settings.retention) == {"standard", "audit", "medical-6y", "2026"}
 
 
 def test_retention_classes_are_read_and_explained(tmp_path: Path) -> None:
@@ -121,7 +121,8 @@ def test_the_standard_class_can_be_another(tmp_path: Path) -> None:
     file = tmp_path / "rempart.toml"
     file.write_text('[retention.standard]\ndays = 30\nbasis = "house rule 7"\n')
     loaded = load({}, {}, file)
-    assert loaded.settings.retention == {"standard": Retention(days=30, basis="house rule 7")}
+    assert loaded.settings.retention["standard"] == Retention(days=30, basis="house rule 7")
+    assert set(loaded.settings.retention) == {"standard", "audit"}
 
 
 def test_variables_of_others_are_not_looked_at() -> None:

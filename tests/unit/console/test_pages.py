@@ -15,7 +15,8 @@ from rempart.console.pages import CONTENT_SECURITY_POLICY, Page, Pages
 STATIC = Path(str(files("rempart.console") / "static"))
 OURS = sorted(path for path in STATIC.iterdir() if path.is_file())
 VENDORED = sorted((STATIC / "vendor").glob("*.js"))
-PATHS = ["/", *(f"/static/{path.relative_to(STATIC)}" for path in [*OURS, *VENDORED] if path.name != "index.html")]
+AT = {"/": "index.html", "/audit": "audit.html"}
+PATHS = [*AT, *(f"/static/{path.relative_to(STATIC)}" for path in [*OURS, *VENDORED] if path.suffix != ".html")]
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +41,7 @@ def header(page: Page, name: bytes) -> str:
 @pytest.mark.parametrize("path", PATHS)
 def test_every_page_is_whole_and_says_what_it_is(pages: Pages, path: str) -> None:
     page = got(pages, path)
-    file = STATIC / ("index.html" if path == "/" else path.removeprefix("/static/"))
+    file = STATIC / AT.get(path, path.removeprefix("/static/"))
     assert (page.status, page.body) == (200, file.read_bytes())
     kinds = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
     assert header(page, b"content-type").split(";")[0] == kinds[file.suffix]
@@ -75,6 +76,8 @@ def test_the_policy_allows_this_server_only_and_nothing_inline() -> None:
         "/static",
         "/static/",
         "/static/index.html",
+        "/static/audit.html",
+        "/audit/",
         "/static/nothing.js",
         "/static/vendor",
         "/static/vendor/VENDOR.md",
@@ -129,8 +132,9 @@ def test_our_files_name_no_other_server(path: Path) -> None:
     assert not re.search(r"""["'(]\s*(?:\w+:)?//\w|https?://|@import""", text)
 
 
-def test_the_page_has_nothing_inline() -> None:
-    html = (STATIC / "index.html").read_text()
+@pytest.mark.parametrize("name", AT.values())
+def test_the_page_has_nothing_inline(name: str) -> None:
+    html = (STATIC / name).read_text()
     assert not re.search(r"<style|\sstyle=|\son\w+=|javascript:", html)
     assert not re.findall(r"<script(?![^>]*\ssrc=)", html)
 
@@ -142,7 +146,9 @@ def test_our_scripts_turn_no_text_into_markup_or_code(path: Path) -> None:
 
 
 def test_everything_the_page_and_its_modules_load_is_served(pages: Pages) -> None:
-    loaded = set(re.findall(r'(?:src|href)="(/static/[^"]+)"', (STATIC / "index.html").read_text()))
+    loaded: set[str] = set()
+    for name in AT.values():
+        loaded |= set(re.findall(r'(?:src|href)="(/static/[^"]+)"', (STATIC / name).read_text()))
     for path in OURS:
         if path.suffix == ".js":
             loaded |= {f"/static/{name}" for name in re.findall(r'from "\./([^"]+)"', path.read_text())}
@@ -180,8 +186,9 @@ def test_both_languages_say_the_same_things(words: dict[str, dict[str, str]]) ->
         assert set(re.findall(r"\{\w+\}", text)) == set(re.findall(r"\{\w+\}", other)), key
 
 
-def test_the_page_is_written_with_the_english_words(words: dict[str, dict[str, str]]) -> None:
-    html = (STATIC / "index.html").read_text()
+@pytest.mark.parametrize("name", AT.values())
+def test_the_page_is_written_with_the_english_words(words: dict[str, dict[str, str]], name: str) -> None:
+    html = (STATIC / name).read_text()
     said = re.findall(r'data-word="(\w+)"[^>]*>([^<]*)<', html)
     assert len(said) > 10
     assert [(key, words["en"].get(key)) for key, _ in said] == said

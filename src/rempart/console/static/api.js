@@ -2,6 +2,8 @@
 import { events } from "./events.js";
 
 const DONE = "[DONE]";
+// A header takes no other characters than these; fetch would report one as a failure of the network.
+const PRINTABLE = /^[\x21-\x7e]+$/;
 
 // `code` is the server's own, or "network" or "incomplete"; `exchange` is the ledger's id of it where there is one.
 export class ApiError extends Error {
@@ -31,6 +33,35 @@ export async function lookUp(exchange, key, signal) {
   return await read(`/rempart/v1/exchanges/${encodeURIComponent(exchange)}`, key, signal);
 }
 
+// What this key may do with the ledger: its role, whether it may see what was said, whether a second key is needed.
+export async function whoReads(key, signal) {
+  return await read("/rempart/v1/ledger/reader", key, signal);
+}
+
+// Exchanges that a query finds, the newest first; only those before the index `below`, where it is given.
+export async function searchLedger(key, query, below, signal) {
+  const asked = new URLSearchParams(below === null ? { q: query } : { q: query, below });
+  return await read(`/rempart/v1/ledger/search?${asked}`, key, signal);
+}
+
+// The entries of an exchange, with their proofs.
+export async function showExchange(key, exchange, signal) {
+  return await read(`/rempart/v1/ledger/exchanges/${encodeURIComponent(exchange)}`, key, signal);
+}
+
+// What was said in an exchange. `second` is another auditor's key, or empty.
+export async function disclose(key, exchange, reason, second, signal) {
+  if (second && !PRINTABLE.test(second)) throw new ApiError("", "invalid_api_key");
+  const response = await send(`/rempart/v1/ledger/exchanges/${encodeURIComponent(exchange)}/bodies`, key, {
+    method: "POST",
+    headers: { "content-type": "application/json", ...(second ? { "x-rempart-second": second } : {}) },
+    body: JSON.stringify({ reason }),
+    signal,
+  });
+  if (!response.ok) throw await refusal(response, "");
+  return await response.json();
+}
+
 // Send a conversation. Gives the exchange's id and the pieces of the answer as they arrive.
 export async function ask({ key, model, messages, signal }) {
   const response = await send("/v1/chat/completions", key, {
@@ -51,8 +82,7 @@ async function read(path, key, signal) {
 }
 
 async function send(path, key, options) {
-  // A header takes no other characters than these; fetch would report one as a failure of the network.
-  if (!/^[\x21-\x7e]+$/.test(key)) throw new ApiError("", "invalid_api_key");
+  if (!PRINTABLE.test(key)) throw new ApiError("", "invalid_api_key");
   return await reach(path, { ...options, headers: { ...options.headers, authorization: `Bearer ${key}` } });
 }
 

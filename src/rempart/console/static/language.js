@@ -36,6 +36,13 @@ export function say(element, key, values = {}) {
   element.textContent = word(key, values);
 }
 
+// Take the words away, and the values that stood in them.
+export function unsay(element) {
+  delete element.dataset.word;
+  delete element.dataset.values;
+  element.replaceChildren();
+}
+
 // Name an element for screen readers, in either language.
 export function label(element, key) {
   element.dataset.wordLabel = key;

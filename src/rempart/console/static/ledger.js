@@ -46,7 +46,8 @@ async function settled(exchange, key, signal) {
   return trace;
 }
 
-async function found(trace, exchange) {
+// The line and its details for a trace that a checkpoint covers, after this browser has checked it.
+export async function found(trace, exchange) {
   const { finding, checkpoint } = await judged(trace, exchange);
   const head = line(`ledger_${finding}`, LOOKS[finding], { entries: numbers(trace.entries.map((one) => one.index)) });
   const box = receipt(head, [why(`ledger_${finding}_why`), facts(exchange, trace, checkpoint)]);

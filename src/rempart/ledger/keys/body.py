@@ -20,6 +20,8 @@ from rempart.errors import LedgerCorrupt
 REQUEST: Final = b"rempart/v1/request"
 RESPONSE: Final = b"rempart/v1/response"
 PIECES: Final = b"rempart/v1/pieces"
+READ: Final = b"rempart/v1/read"
+"""What was asked for, and why, of a `read` entry (ADR 0003)."""
 
 NONCE_BYTES: Final = 12
 SALT_BYTES: Final = 32

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from functools import partial
 
+import msgspec
+
 from rempart.config.settings import Keys
 from rempart.ledger.keys.pkcs11_sealing import Pkcs11Sealing
 from rempart.ledger.keys.postgres_rows import PostgresRows
@@ -15,6 +17,16 @@ def adapters(keys: Keys) -> tuple[Rows | None, Sealings]:
     """Rows are None where they are in the keystore's own directory. Raises `KeystoreError`."""
     sealings = sealings_of(keys)
     return (PostgresRows(keys.database) if keys.database else None), sealings
+
+
+def encode_keys(keys: Keys) -> str:
+    """For a process of our own: paths and names, no secret."""
+    return msgspec.json.encode(keys, enc_hook=str).decode()
+
+
+def decode_keys(text: str) -> Keys:
+    """What `encode_keys` gave."""
+    return msgspec.json.decode(text, type=Keys, dec_hook=lambda kind, value: kind(value))
 
 
 def sealings_of(keys: Keys) -> Sealings:

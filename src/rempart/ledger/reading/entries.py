@@ -42,7 +42,8 @@ Placed: TypeAlias = tuple[int, bytes]
 class EntryReader:
     """`ledger` is `<data>/ledger`. Raises `LedgerCorrupt`. Not for several threads."""
 
-    def __init__(self, ledger: Path) -> None:
+    def __init__(self, ledger: Path, *, beyond: bool = True) -> None:
+        """`beyond`: with the entries that no checkpoint covers yet, for which the last segments are read."""
         self._log = ledger / "log"
         self._segments = ledger / "segments"
         self._bodies = BodyStore(bodies_directory(ledger))
@@ -52,7 +53,7 @@ class EntryReader:
         self._beyond: list[bytes] = []
         self._bundle = lru_cache(_CACHED_BUNDLES)(self._read_bundle)
         if (self._log / "checkpoint").exists():
-            self._look()
+            self._look(beyond)
 
     @property
     def count(self) -> int:
@@ -159,13 +160,13 @@ class EntryReader:
                 low = middle + 1
         return max(low - 1, 0) * TILE_WIDTH
 
-    def _look(self) -> None:
+    def _look(self, beyond: bool) -> None:
         for _ in range(_LOOKS):
             _, checkpoint = parse_note(read_file(self._log / "checkpoint"))
             self._origin_hash, self._size = sha256(checkpoint.origin.encode()).digest(), checkpoint.size
-            beyond = self._read_beyond()
-            if beyond is not None:
-                self._beyond = beyond
+            found = self._read_beyond() if beyond else []
+            if found is not None:
+                self._beyond = found
                 return
         raise LedgerCorrupt(
             f"The segment that holds entry {self._size} is missing.", hint="Restore it; see 'rempart ledger fsck'."

@@ -16,7 +16,8 @@ from rempart.ledger.log import entry as entries
 from rempart.ledger.reading.entries import EntryReader, Placed
 
 _INDEX_DIGITS: Final = 20
-_LABELS: Final = {"request": bodies.REQUEST, "response": bodies.RESPONSE}
+LABELS: Final = {"request": bodies.REQUEST, "response": bodies.RESPONSE, "read": bodies.READ}
+"""Entry type -> label under which its body is encrypted."""
 
 
 class Found(msgspec.Struct, frozen=True, kw_only=True):
@@ -95,5 +96,5 @@ def _reveal(reader: EntryReader, index: int, fields: dict[str, Any], keystore: K
     if sealed is None:
         return None
     exchange = bytes.fromhex(fields["exchange"])
-    label = _LABELS[fields["type"]]
+    label = LABELS[fields["type"]]
     return bodies.unseal(bodies.expand(key, label), exchange, label, sealed, fields["commitment"])

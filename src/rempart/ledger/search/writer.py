@@ -165,6 +165,10 @@ class IndexWriter:
             self._forget(partition, message)
         return rewritten + len(broken)
 
+    def clear(self) -> None:
+        """Destroy all runs: the log is then indexed anew from its beginning."""
+        self._switch(runs=(), gaps=(), mark=0)
+
     def drop(self, retention: str, bucket: str) -> None:
         """Remove a partition whose time is over."""
         partition = manifests.partition_of(retention, bucket)

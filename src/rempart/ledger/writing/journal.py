@@ -177,6 +177,11 @@ class ExchangeRecord:
         self._journal._trace(self._exchange, self._fields["key"], "response", receipt)
         return receipt
 
+    async def read(self, facts: Mapping[str, Fact], body: bytes) -> Receipt:
+        """The record of a read of the ledger: one entry, which opens and closes nothing. Raises `LedgerUnavailable`."""
+        sealed = self._seal(bodies.READ, body)
+        return await self._journal._sequencer.append(self._entry("read", facts, sealed), sealed.body)
+
     async def _close_without_body(self, facts: Mapping[str, Fact]) -> None:
         """Raises `LedgerUnavailable` when even that finds no room."""
         kept = {name: facts[name] for name in _KEPT_OF_RESPONSE if name in facts}

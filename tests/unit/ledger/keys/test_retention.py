@@ -57,6 +57,7 @@ def test_what_a_worm_class_refuses_has_not_expired(bucket: date, days: int, afte
 
 
 def test_the_configurations_classes_are_parsed() -> None:
-    [standard] = parse(Settings().retention).values()
+    standard, audit = parse(Settings().retention).values()
+    assert (audit.name, audit.days, audit.worm, audit.erase_with_actor) == ("audit", 365, False, False)
     assert (standard.name, standard.days, standard.worm, standard.erase_with_actor) == ("standard", 365, False, False)
     assert "5(1)(e)" in standard.basis
