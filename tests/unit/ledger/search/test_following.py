@@ -199,5 +199,5 @@ def test_without_keys_nothing_is_made(tmp_path: Path) -> None:
 
 def test_the_program_ends_when_its_server_is_another(tmp_path: Path) -> None:
     Keystore.create(tmp_path / "keys").close()
-    command = [sys.executable, "-m", "rempart.ledger.search.following", str(tmp_path), "0.1", "1"]
+    command = [sys.executable, "-m", "rempart.ledger.search.following", str(tmp_path), "0.1", "1", "{}"]
     assert subprocess.run(command, check=False, timeout=60).returncode == 0
