@@ -59,7 +59,8 @@ class Erased(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def plan(records: Records, order: Order) -> Planned:
-    """Changes nothing. Raises `ErasureRefused`, `NotFound`."""
+    """Changes nothing. Raises what `erase` would: `ErasureRefused`, `NotFound`, `UsageError`."""
+    check_ground(order.ground)
     async with records.lock:
         wanted = await resolve(records, order.scope, order.name)
         return (await _plan(records, wanted))[0]

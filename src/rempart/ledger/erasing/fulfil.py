@@ -13,12 +13,14 @@ Each step may be done again. What one of them raises leaves the row, and it is d
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from rempart.errors import DirectoryLocked, LedgerUnavailable
 from rempart.ledger.erasing import clearing
 from rempart.ledger.erasing import pending as rows
 from rempart.ledger.erasing.certificate import certificate, is_written
@@ -30,7 +32,7 @@ from rempart.ledger.keys.ggm import KeyTree
 from rempart.ledger.keys.holds import Hold, hold, holds, release, wrap
 from rempart.ledger.keys.keystore import Keystore
 from rempart.ledger.keys.vault import decode_nodes, encode_nodes
-from rempart.ledger.search.writer import IndexWriter
+from rempart.ledger.search.writer import IndexWriter, Key
 
 
 class Fulfilled(msgspec.Struct, frozen=True, kw_only=True):
@@ -228,13 +230,24 @@ async def _rewrite_index(records: Records, exchanges: list[Exchanged]) -> None:
 
 
 def _erase_from(index: Path, keys: Mapping[tuple[str, str], bytes | None], entries: list[int]) -> None:
-    with IndexWriter(index, lambda retention, bucket: keys.get((retention, bucket))) as writer:
+    with _writing(index, lambda retention, bucket: keys.get((retention, bucket))) as writer:
         writer.erase(entries)
 
 
 def _drop(index: Path, retention: str, bucket: str) -> None:
-    with IndexWriter(index, _no_key) as writer:
+    with _writing(index, _no_key) as writer:
         writer.drop(retention, bucket)
+
+
+@contextlib.contextmanager
+def _writing(index: Path, key: Key) -> Iterator[IndexWriter]:
+    """Raises `LedgerUnavailable` when a builder does not let go of the index."""
+    try:
+        writer = IndexWriter(index, key)
+    except DirectoryLocked as error:
+        raise LedgerUnavailable(error.message, hint="The erasure is finished before the next one.") from error
+    with writer:
+        yield writer
 
 
 def _no_key(*_: Any) -> None:
