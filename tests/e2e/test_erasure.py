@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from rempart.bench.running import Running, rempart, running
+from rempart.bench.running import Running, disclosed, rempart, running
 
 ALICE, BOB, ZOE = "alice@hospital.example", "bob@hospital.example", "zoé@hospital.example"
 GROUND = ("--ground", "GDPR 17(1)(b)")
@@ -54,7 +54,7 @@ class Client:
 
 
 def readable(server: Running, exchange: str) -> bool:
-    done = rempart("ledger", "show", exchange, "--json", data=server.data)
+    done = disclosed(exchange, "--json", data=server.data)
     found = [json.loads(line) for line in done.stdout.splitlines()]
     assert len(found) == 2
     assert len({one["body"] is not None for one in found}) == 1

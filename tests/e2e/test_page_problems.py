@@ -17,6 +17,9 @@ from rempart.bench.running import Running, rempart
 # Errors of the command line, and one that nobody is left to read.
 NOT_OVER_HTTP: Final = {
     *("usage", "bad_configuration", "directory_locked", "missing_dependency", "client_gone"),
+    *("address_in_use", "erasure_refused", "no_installation", "not_gguf", "not_running"),
+    *("witness_error", "witness_refused"),
+    "unsupported_encoding",  # no browser sends one
 }
 
 
