@@ -62,6 +62,13 @@ policy_witnesses_max: Final = 64
 policy_groups_max: Final = 64
 cosignature_leeway_s: Final = 60.0
 
+# Copies.
+replica_part_bytes: Final = 4 * 1024 * 1024
+copy_part_bytes: Final = 256 * 1024
+replica_follow_s: Final = 5.0
+replica_answer_s: Final = 30.0
+inventory_bytes_max: Final = 64 * 1024 * 1024
+
 # Search.
 index_block_bytes: Final = 4096
 index_word_chars_max: Final = 64

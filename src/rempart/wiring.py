@@ -29,7 +29,7 @@ from rempart.engines.embedded import EmbeddedEngine, EmbeddedModel
 from rempart.engines.openai import Endpoint, OpenAIEngine, tls_context
 from rempart.engines.port import Engine
 from rempart.engines.router import Router
-from rempart.errors import ConfigError, DirectoryLocked, KeystoreError
+from rempart.errors import ConfigError, DirectoryLocked, KeystoreError, UsageError
 from rempart.formats.gguf import GgufHeader, NotGguf, read_header
 from rempart.gateway.administration import Administration, Verb, shown
 from rempart.gateway.app import Gateway, Parts, Policy
@@ -37,9 +37,12 @@ from rempart.gateway.control import NotRunning, ask
 from rempart.identity.keyring import KeyRing
 from rempart.identity.keys import KeyTable, read_keys
 from rempart.identity.quota import Meter
+from rempart.ledger.copying.remote import RemoteSource
+from rempart.ledger.copying.source import FolderSource
 from rempart.ledger.keys.keystore import Keystore
 from rempart.ledger.reading.prove import prove
 from rempart.ledger.reading.usage import tokens_of_day
+from rempart.ledger.store.logfiles import is_replica
 from rempart.ledger.store.ownership import own
 from rempart.ledger.writing.journal import Journal
 from rempart.ledger.writing.opening import ledger_directory, open_keystore, open_ledger, read_vkey
@@ -122,6 +125,7 @@ def _assemble(settings: Settings, journal: Journal, keystore: Keystore, router: 
             console=Pages(),
             vkey=read_vkey(settings.data),
             prove=partial(prove, ledger_directory(settings.data) / "log"),
+            files=FolderSource(ledger_directory(settings.data)),
         ),
         _policy(settings),
     )
@@ -138,7 +142,12 @@ def _served(router: Router) -> set[str]:
 
 
 def _require_keys(data: Path) -> None:
-    """A ledger without its keys is a copy: new keys would not fit it. Raises `KeystoreError`, and leaves nothing."""
+    """A ledger without its keys is a copy: new keys would not fit it. Raises `KeystoreError` or `UsageError`."""
+    if is_replica(ledger_directory(data)):
+        raise UsageError(
+            f"{data} is a copy of a ledger: nothing writes entries there.",
+            hint="Restore it to another directory: rempart backup restore.",
+        )
     if (ledger_directory(data) / "log.vkey").exists() and not (data / "keys" / "root.key").exists():
         raise KeystoreError(
             "This directory has no keys (keys/ is missing).",
@@ -258,6 +267,11 @@ def _settings_facts(settings: Settings, keystore: Keystore) -> dict[str, Fact]:
     text = msgspec.json.encode(settings.engines, enc_hook=str)
     shown["engines.digest"] = "hmac:" + hmac.digest(secret, text, "sha256").hex()
     return {"settings": shown}
+
+
+def ledger_source(url: str, key_file: Path | None, ca_file: Path | None) -> RemoteSource:
+    """The ledger behind a gateway, to be copied. Raises `UsageError`, `ConfigError`, `KeystoreError`."""
+    return RemoteSource(url, _secret(key_file), None if ca_file is None else tls_context(ca_file))
 
 
 async def administer(settings: Settings, verb: str, args: Mapping[str, Any]) -> Any:

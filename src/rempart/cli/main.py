@@ -11,7 +11,7 @@ import click
 import msgspec
 
 from rempart import __version__
-from rempart.cli import config, key, ledger, proofs, up
+from rempart.cli import config, key, ledger, proofs, replicate, up
 from rempart.errors import RempartError, UsageError
 
 
@@ -27,6 +27,7 @@ cli.add_command(ledger.ledger)
 cli.add_command(config.config)
 ledger.ledger.add_command(proofs.prove)
 ledger.ledger.add_command(proofs.pack)
+ledger.ledger.add_command(replicate.replicate)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

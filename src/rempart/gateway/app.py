@@ -29,12 +29,14 @@ from rempart.errors import (
     Unauthenticated,
 )
 from rempart.exchange import events as e
+from rempart.gateway.copies import PREFIX as _COPIES
+from rempart.gateway.copies import Copies
 from rempart.gateway.exchanges import Exchanges
 from rempart.gateway.http import Receive, Request, Scope, Send
 from rempart.gateway.lookups import Lookups
 from rempart.gateway.metrics import Metrics
 from rempart.gateway.perform import Performer
-from rempart.gateway.ports import Console, Journal, Router
+from rempart.gateway.ports import Console, Journal, LedgerFiles, Router
 from rempart.identity.caller import Caller
 from rempart.identity.keyring import KeyRing
 from rempart.identity.quota import Meter
@@ -61,6 +63,8 @@ class Parts(msgspec.Struct, frozen=True, kw_only=True):
     """Verifier key of the log."""
     prove: Callable[[int], Proven]
     """Index of an entry -> its proof; reads files. Raises `NotFound` while no checkpoint covers it."""
+    files: LedgerFiles | None = None
+    """None: this gateway does not offer them."""
 
 
 class Policy(msgspec.Struct, frozen=True, kw_only=True):
@@ -94,6 +98,7 @@ class Gateway:
         self._metered: Mapping[str, object] = {}
         self._exchanges = Exchanges(self)
         self._lookups = Lookups(self)
+        self._copies = Copies(self)
         post = self._exchanges.answer
         self._routes: dict[str, tuple[str, Callable[[Request, Caller], Awaitable[None]]]] = {
             "/v1/chat/completions": ("POST", post),
@@ -151,6 +156,9 @@ class Gateway:
         elif request.path.startswith("/rempart/v1/exchanges/"):
             _only(request, "GET")
             await self._lookups.exchange(request, self.authenticate(request))
+        elif request.path.startswith(_COPIES):
+            _only(request, "GET")
+            await self._copies.answer(request, self.authenticate(request))
         else:
             await self._page(request)
 
