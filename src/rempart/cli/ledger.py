@@ -17,10 +17,10 @@ from rempart.cli.telling import full, line, story
 from rempart.errors import LedgerCorrupt, UsageError
 from rempart.ledger.log.checkpoint import Verifier
 from rempart.ledger.reading.examine import Examined, Progress
-from rempart.ledger.reading.find import Found, find, last
+from rempart.ledger.reading.find import Found, find_everywhere, last
 from rempart.ledger.reading.fsck import Checked
 from rempart.ledger.reading.fsck import fsck as check_ledger
-from rempart.ledger.reading.verify import verify as verify_ledger
+from rempart.ledger.reading.previous import verify_chain
 from rempart.ledger.store.ownership import own
 from rempart.ledger.writing.opening import ledger_directory, read_vkey
 
@@ -37,13 +37,14 @@ def ledger() -> None:
 def verify(vkey: str | None, no_bodies: bool, data: Path | None, config_path: Path | None, as_json: bool) -> None:
     """Check the whole ledger: signature, tree, entries, bodies, and that every response has its request.
 
-    Exits with 1 at the first thing that does not hold. Needs no secret, and works while a server runs.
+    Exits with 1 at the first thing that does not hold. Needs no secret, and works while a server runs. A log that was
+    begun anew after a restoration is checked with those that it continues.
     """
     directory = _ledger_of(data, config_path)
     verifier = Verifier.from_vkey(read_vkey(directory)) if vkey is None else _given(vkey)
     began = time.perf_counter()
     with _progress("Verifying", not no_bodies) as progress:
-        examined = verify_ledger(ledger_directory(directory), verifier, progress)
+        examined = verify_chain(ledger_directory(directory), verifier, progress)
     seconds = time.perf_counter() - began
     if as_json:
         show({"holds": True, **msgspec.to_builtins(examined), "seconds": round(seconds, 3)})
@@ -157,7 +158,7 @@ def show_(what: str, sealed: bool, whole: bool, data: Path | None, config_path: 
     """
     directory = _ledger_of(data, config_path)
     keystore = None if sealed else keys_of(directory)
-    found = find(ledger_directory(directory), what, keystore)
+    found = find_everywhere(ledger_directory(directory), what, keystore)
     if as_json:
         for one in found:
             show(one)

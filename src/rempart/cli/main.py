@@ -11,7 +11,7 @@ import click
 import msgspec
 
 from rempart import __version__
-from rempart.cli import config, key, ledger, proofs, replicate, up
+from rempart.cli import backup, config, key, ledger, proofs, replicate, up
 from rempart.errors import RempartError, UsageError
 
 
@@ -24,6 +24,7 @@ def cli() -> None:
 cli.add_command(up.up)
 cli.add_command(key.key)
 cli.add_command(ledger.ledger)
+cli.add_command(backup.backup)
 cli.add_command(config.config)
 ledger.ledger.add_command(proofs.prove)
 ledger.ledger.add_command(proofs.pack)

@@ -170,6 +170,9 @@ def _exchange(entry: Mapping[str, Any]) -> str:
 def _start(entry: Mapping[str, Any]) -> str:
     told = f"rempart {entry.get('version', '')}, {entry.get('lost', 0)} exchanges lost"
     behind = entry.get("clock_behind_s")
+    continues = entry.get("continues")
+    if continues:
+        told += f", continues {continues.get('origin')} at entry {continues.get('size')}"
     return f"{told}, clock {behind} s behind" if behind else told
 
 
@@ -188,6 +191,11 @@ def _key(entry: Mapping[str, Any]) -> str:
         if name in entry:
             told.append(f"{entry[name]}{unit}")
     return ", ".join(told)
+
+
+def _backup(entry: Mapping[str, Any]) -> str:
+    told = f"{entry.get('backup', '')}, epoch {entry.get('epoch', '')}"
+    return f"{told}, with its root" if entry.get("with_root") else told
 
 
 def _counts(name: str, unit: str) -> Callable[[Mapping[str, Any]], str]:
@@ -216,6 +224,7 @@ _HELD: Final[Mapping[str, Callable[[Mapping[str, Any]], str]]] = {
     "start": _start,
     "stop": _stop,
     "key": _key,
+    "backup": _backup,
     "config": _config,
     "meter": _counts("totals", " tokens"),
     "refusals": _counts("counts", ""),

@@ -6,11 +6,13 @@ import logging
 import secrets
 import time
 from collections.abc import Callable, Collection
+from functools import partial
 from typing import Any, Protocol
 
 import msgspec
 
 from rempart.errors import UsageError
+from rempart.gateway.backups import record_backup
 from rempart.identity.issue import SECRET_RANDOM_BYTES, KeyOrder, check, issue
 from rempart.identity.keyring import KeyRing
 from rempart.identity.keys import KeyRow, KeyTable
@@ -46,7 +48,12 @@ class Administration:
 
     def verbs(self) -> dict[str, Verb]:
         """By name."""
-        return {"key.create": self._create, "key.list": self._list, "key.revoke": self._revoke}
+        return {
+            "key.create": self._create,
+            "key.list": self._list,
+            "key.revoke": self._revoke,
+            "backup.record": partial(record_backup, self._journal),
+        }
 
     async def create_key(self, order: KeyOrder) -> tuple[str, KeyRow]:
         """The key's text, which is nowhere else, and its row. Recorded before it works."""

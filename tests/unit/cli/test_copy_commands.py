@@ -102,3 +102,65 @@ def test_a_gateway_that_is_down_is_told(run: Run, made: Path, tmp_path: Path) ->
     status, _, err = run("ledger", "replicate", tmp_path / "copy", "--from", url, "--vkey", vkey.strip())
     assert status == 3
     assert "cannot be read" in err
+
+
+def test_a_backup_is_made_listed_and_restored(run: Run, made: Path, tmp_path: Path) -> None:
+    to, keys = tmp_path / "backup", tmp_path / "keys"
+    status, out, err = run("backup", "create", "--to", to, "--keys-to", keys, "--same-device", "--json")
+    assert (status, err) == (0, "")
+    backup = msgspec.json.decode(out)
+    status, out, _ = run("backup", "list", "--json")
+    assert [one["backup"] for one in msgspec.json.decode(out)] == [backup["backup"]]
+    assert run("backup", "list")[1].splitlines()[1].startswith(backup["backup"])
+    assert run("ledger", "verify", "--data", to)[0] == 0
+    other = tmp_path / "restored"
+    status, out, _ = run("backup", "restore", to, "--keys", keys / backup["backup"], "--data", other)
+    assert status == 0
+    assert "--new-log" in out
+    _, before, _ = run("key", "list", "--json")
+    assert run("key", "list", "--data", other, "--json")[1] == before
+    assert run("key", "create", "--name", "after", "--data", other)[0] == 0
+    for command in ("verify", "fsck"):
+        assert run("ledger", command, "--data", other)[0] == 0
+    vkey = run("ledger", "key")[1]
+    assert run("ledger", "key", "--data", other)[1] == vkey
+
+
+def test_a_new_log_is_told_with_its_key(run: Run, made: Path, tmp_path: Path) -> None:
+    to, keys = tmp_path / "backup", tmp_path / "keys"
+    backup = msgspec.json.decode(run("backup", "create", "--to", to, "--keys-to", keys, "--same-device", "--json")[1])
+    run("key", "create", "--name", "later")
+    seen = made / "ledger" / "log" / "checkpoint"
+    other = tmp_path / "restored"
+    arguments = ("backup", "restore", to, "--keys", keys / backup["backup"], "--data", other)
+    status, out, _ = run(*arguments, "--checkpoint", seen)
+    assert status == 0
+    assert "A new log begins: Witnesses saw" in out
+    assert run("ledger", "verify", "--data", other)[0] == 0
+    assert run("key", "create", "--name", "after", "--data", other)[0] == 0
+    assert run("ledger", "verify", "--data", other)[0] == 0
+    assert "continues rempart.local/" in run("ledger", "tail", "--data", other)[1]
+    status, _, err = run(*arguments)
+    assert status == 2
+    assert "is there already" in err
+
+
+@pytest.mark.parametrize(
+    "options",
+    [(), ("--without-keys", "--keys-only"), ("--keys-to", "k", "--without-keys"), ("--keys-to", "k", "--keys-only")],
+)
+def test_what_happens_to_the_keys_must_be_said(run: Run, made: Path, tmp_path: Path, options: tuple[str, ...]) -> None:
+    status, _, err = run("backup", "create", "--to", tmp_path / "backup", *options)
+    assert status == 2
+    assert "--keys-to DIRECTORY, --without-keys and --keys-only" in err
+    assert not (tmp_path / "backup").exists()
+
+
+def test_keys_beside_the_data_are_refused(run: Run, made: Path, tmp_path: Path) -> None:
+    status, _, err = run("backup", "create", "--to", tmp_path / "backup", "--keys-to", tmp_path / "keys")
+    assert status == 2
+    assert "same device" in err
+    status, _, err = run("backup", "create", "--to", tmp_path / "keys", "--keys-only")
+    assert status == 2
+    assert run("backup", "create", "--to", tmp_path / "keys", "--keys-only", "--same-device")[0] == 0
+    assert run("backup", "create", "--to", tmp_path / "backup", "--without-keys")[0] == 0

@@ -92,6 +92,7 @@ class Replicator:
 
     def _round(self, tell: Tell | None) -> Copied:
         before = self._replica.size
+        witnessed = self._witnessed()  # first: it must not be ahead of what is copied
         tree = SourceTree.read(self._source, self._replica.verifier)
         tree.require_forward(before, self._replica.root)
         size = tree.head.size
@@ -101,7 +102,8 @@ class Replicator:
         copied = self._bodies.take_files(self._source, inventory.bodies, size, entry_of)
         copied += self._bodies.take_segments(self._source, inventory.segments, size)
         if size > before or not (self._replica.log / "checkpoint").exists():
-            self._copy_witnessed()
+            if witnessed is not None:
+                replace_durably({self._replica.ledger / _WITNESSED: witnessed}, _LOG_MODE)
             self._replica.commit(tree.note, tree.head)
         expired |= self._expired_before()
         gone = sum(self._bodies.forget(*name) for name in sorted(expired))
@@ -161,13 +163,12 @@ class Replicator:
             found.update(_expired([read(index)]))
         return found & held
 
-    def _copy_witnessed(self) -> None:
+    def _witnessed(self) -> bytes | None:
         """What witnesses had cosigned: whoever restores this copy is told when it is older than that."""
         try:
-            note = self._source.read(_WITNESSED)
+            return self._source.read(_WITNESSED)
         except Gone:
-            return
-        replace_durably({self._replica.ledger / _WITNESSED: note}, _LOG_MODE)
+            return None
 
     def _copy_previous(self) -> None:
         """Logs that this one continues do not change: they are copied once."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from itertools import chain
 from pathlib import Path
 from typing import Final
 
 from rempart.ledger.log import entry as entries
 from rempart.ledger.reading.find import newest_first
+from rempart.ledger.store.logfiles import previous_directory, previous_logs
 
 _TOKENS_MAX: Final = 2**53 - 1  # what an entry can hold
 
@@ -15,13 +17,14 @@ def tokens_of_day(ledger: Path, now: float) -> dict[str, int]:
     """Key id -> tokens of the UTC day of `now`: the last whole set of `meter` entries, and the responses since.
 
     A meter of many keys is written in parts; a crash may have cut a set off, which then does not count.
-    `ledger` is `<data>/ledger`.
+    A log that was begun anew goes on in the one that it continues. `ledger` is `<data>/ledger`.
     """
     day = entries.timestamp(now)[:10]
     used: dict[str, int] = {}
     meter: dict[str, int] = {}
     missing = -1
-    for _, fields in newest_first(ledger):
+    before = (newest_first(previous_directory(ledger, one)) for one in reversed(previous_logs(ledger)))
+    for _, fields in chain(newest_first(ledger), *before):
         if str(fields["time"])[:10] < day:
             break
         if fields["type"] == "meter":
