@@ -12,7 +12,7 @@ from typing import Any
 import click
 import msgspec
 
-from rempart.cli.installation import require, require_ledger
+from rempart.cli.installation import require_ledger
 from rempart.cli.options import PathOption, common, settings_of, show
 from rempart.config.settings import Settings
 from rempart.errors import UsageError
@@ -93,27 +93,25 @@ def list_(data: Path | None, config_path: Path | None, as_json: bool) -> None:
 @click.option("--new-log", is_flag=True, help="Begin a new log that continues the old one.")
 @common
 def restore(source: Path, keys: Path, data: Path | None, as_json: bool, **said: Any) -> None:
-    """Bring the backup FROM back to the directory given with --data, which must not exist yet.
+    """Bring the backup FROM back to the data directory, which must not exist yet.
 
     Everything is verified. When a checkpoint that was seen elsewhere is ahead of what came back, a new log begins, so
     that no index is used twice; the old entries stay beside it.
     """
-    if data is None:
-        raise UsageError("Where to is not said.", hint="Give --data DIRECTORY, one that does not exist yet.")
+    to = settings_of(data, said["config_path"]).settings.data
     order = restoring.Order(
         backup=source,
         keys=keys,
-        data=data,
+        data=to,
         witnessed=[_read(path) for path in said["checkpoints"]],
         new_log=said["new_log"],
     )
     with _progress("Restoring") as tell:
         restored = restoring.restore(order, tell)
-    require(data)
     if as_json:
         show(restored)
     else:
-        _tell_restored(restored, data)
+        _tell_restored(restored, to)
 
 
 def _places(to: Path, keys_to: Path | None, *, without_keys: bool, keys_only: bool, same_device: bool) -> Places:

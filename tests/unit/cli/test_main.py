@@ -203,6 +203,9 @@ def test_a_configuration_that_cannot_be_used_stops_every_command(run: Run, tmp_p
         ("ledger", "show"): ("0",),
         ("ledger", "prove"): ("0",),
         ("ledger", "pack"): ("0", "--to", "nowhere"),
+        ("ledger", "replicate"): ("nowhere",),
+        ("backup", "create"): ("--to", "nowhere", "--without-keys"),
+        ("backup", "restore"): ("nowhere", "--keys", "nowhere"),
     }
     for words in LEAVES:
         ran = run(*words, *required.get(words, ()), "--config", config)
