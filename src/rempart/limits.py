@@ -49,6 +49,7 @@ subject_cache_max: Final = 10_000
 recent_exchanges_max: Final = 10_000
 clock_margin_s: Final = 5.0
 checkpoint_behind_s: Final = 60.0
+heartbeat_late_s: Final = 90.0
 faults_told_max: Final = 1_000
 retire_s: Final = 300.0
 retire_retry_s: Final = 30.0

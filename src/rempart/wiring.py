@@ -41,7 +41,7 @@ from rempart.ledger.copying.remote import RemoteSource
 from rempart.ledger.copying.source import FolderSource
 from rempart.ledger.keys.keystore import Keystore
 from rempart.ledger.reading.prove import prove
-from rempart.ledger.reading.usage import tokens_of_day
+from rempart.ledger.reading.usage import used_of_day
 from rempart.ledger.store.logfiles import is_replica
 from rempart.ledger.store.ownership import own
 from rempart.ledger.writing.journal import Journal
@@ -82,10 +82,12 @@ async def open_site(settings: Settings, progress: Progress | None = None) -> Asy
         async with _ledger(settings, keystore) as journal, _running(engines) as router:
             site = _assemble(settings, journal, keystore, router)
             await journal.event("config", _settings_facts(settings, keystore))
+            await site.gateway.beat()
             try:
                 yield site
             finally:
                 await site.gateway.record_counts()
+                await site.gateway.beat()
                 await journal.event("stop", {})
 
 
@@ -115,7 +117,8 @@ def _assemble(settings: Settings, journal: Journal, keystore: Keystore, router: 
     known = table.all()
     ring = KeyRing(pepper, known)
     now = time.time()
-    meter = Meter(int(now // _DAY_S), tokens_of_day(ledger_directory(settings.data), now))
+    used = used_of_day(ledger_directory(settings.data), now)
+    meter = Meter(int(now // _DAY_S), used.tokens)
     gateway = Gateway(
         Parts(
             journal=journal,
@@ -126,6 +129,9 @@ def _assemble(settings: Settings, journal: Journal, keystore: Keystore, router: 
             vkey=read_vkey(settings.data),
             prove=partial(prove, ledger_directory(settings.data) / "log"),
             files=FolderSource(ledger_directory(settings.data)),
+            served=router.served,
+            exchanges=used.exchanges,
+            boot=journal.boot,
         ),
         _policy(settings),
     )

@@ -11,7 +11,7 @@ import click
 import msgspec
 
 from rempart import __version__
-from rempart.cli import backup, config, key, ledger, proofs, replicate, up
+from rempart.cli import backup, config, key, ledger, proofs, reconcile, replicate, up
 from rempart.errors import RempartError, UsageError
 
 
@@ -29,6 +29,7 @@ cli.add_command(config.config)
 ledger.ledger.add_command(proofs.prove)
 ledger.ledger.add_command(proofs.pack)
 ledger.ledger.add_command(replicate.replicate)
+ledger.ledger.add_command(reconcile.reconcile)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -193,6 +193,13 @@ def _key(entry: Mapping[str, Any]) -> str:
     return ", ".join(told)
 
 
+def _heartbeat(entry: Mapping[str, Any]) -> str:
+    told = f"up {entry['up_s']:,} s" if "up_s" in entry else f"part {entry.get('part')}"
+    counts = entry.get("engines") or {}
+    done = [(name.rpartition(".")[0], count) for name, count in counts.items() if name.endswith(".answered")]
+    return ", ".join([told, *(f"{name} answered {count:,}" for name, count in sorted(done))])
+
+
 def _backup(entry: Mapping[str, Any]) -> str:
     told = f"{entry.get('backup', '')}, epoch {entry.get('epoch', '')}"
     return f"{told}, with its root" if entry.get("with_root") else told
@@ -225,6 +232,7 @@ _HELD: Final[Mapping[str, Callable[[Mapping[str, Any]], str]]] = {
     "stop": _stop,
     "key": _key,
     "backup": _backup,
+    "heartbeat": _heartbeat,
     "config": _config,
     "meter": _counts("totals", " tokens"),
     "refusals": _counts("counts", ""),

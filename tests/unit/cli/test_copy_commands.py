@@ -156,6 +156,15 @@ def test_what_happens_to_the_keys_must_be_said(run: Run, made: Path, tmp_path: P
     assert not (tmp_path / "backup").exists()
 
 
+def test_a_directory_that_only_commands_used_has_nothing_missing(run: Run, made: Path) -> None:
+    status, out, err = run("ledger", "reconcile")
+    assert (status, err) == (0, "")
+    assert out == "Nothing is missing: 1 runs of the server, 0 heartbeats.\n"
+    status, out, _ = run("ledger", "reconcile", "--since", "2026-11-23", "--json")
+    assert (status, msgspec.json.decode(out)["holds"]) == (0, True)
+    assert run("ledger", "reconcile", "--since", "yesterday")[0] == 2
+
+
 def test_keys_beside_the_data_are_refused(run: Run, made: Path, tmp_path: Path) -> None:
     status, _, err = run("backup", "create", "--to", tmp_path / "backup", "--keys-to", tmp_path / "keys")
     assert status == 2

@@ -52,6 +52,8 @@ class Journal:
     ) -> None:
         self._sequencer = sequencer
         self.vault = vault
+        self.boot = voice.boot
+        """Id of this run, as in its entries."""
         self._clock = clock
         self._common: dict[str, Any] = {
             "v": entries.VERSION,
