@@ -41,6 +41,7 @@ from rempart.ledger.copying.remote import RemoteSource
 from rempart.ledger.copying.source import FolderSource
 from rempart.ledger.keys.keystore import Keystore
 from rempart.ledger.reading.prove import prove
+from rempart.ledger.reading.review import days_since
 from rempart.ledger.reading.usage import used_of_day
 from rempart.ledger.store.logfiles import is_replica
 from rempart.ledger.store.ownership import own
@@ -132,6 +133,7 @@ def _assemble(settings: Settings, journal: Journal, keystore: Keystore, router: 
             served=router.served,
             exchanges=used.exchanges,
             boot=journal.boot,
+            reviewed=lambda: days_since(ledger_directory(settings.data), time.time()),
         ),
         _policy(settings),
     )

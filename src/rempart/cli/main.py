@@ -11,7 +11,7 @@ import click
 import msgspec
 
 from rempart import __version__
-from rempart.cli import backup, config, key, ledger, proofs, reconcile, replicate, up
+from rempart.cli import backup, config, key, ledger, proofs, reconcile, replicate, review, up
 from rempart.errors import RempartError, UsageError
 
 
@@ -30,6 +30,8 @@ ledger.ledger.add_command(proofs.prove)
 ledger.ledger.add_command(proofs.pack)
 ledger.ledger.add_command(replicate.replicate)
 ledger.ledger.add_command(reconcile.reconcile)
+ledger.ledger.add_command(review.review)
+ledger.ledger.add_command(review.reviews_)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -200,6 +200,11 @@ def _heartbeat(entry: Mapping[str, Any]) -> str:
     return ", ".join([told, *(f"{name} answered {count:,}" for name, count in sorted(done))])
 
 
+def _review(entry: Mapping[str, Any]) -> str:
+    gaps = sum((entry.get("gaps") or {}).values())
+    return f"entries {entry.get('first')} to {entry.get('last')}, {gaps} gaps, by {entry.get('by')}"
+
+
 def _backup(entry: Mapping[str, Any]) -> str:
     told = f"{entry.get('backup', '')}, epoch {entry.get('epoch', '')}"
     return f"{told}, with its root" if entry.get("with_root") else told
@@ -232,6 +237,7 @@ _HELD: Final[Mapping[str, Callable[[Mapping[str, Any]], str]]] = {
     "stop": _stop,
     "key": _key,
     "backup": _backup,
+    "review": _review,
     "heartbeat": _heartbeat,
     "config": _config,
     "meter": _counts("totals", " tokens"),

@@ -19,6 +19,9 @@ _WORD: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,31}")
 def check(settings: Settings, sources: Mapping[str, str]) -> None:
     """`sources`: dotted name of a value -> where it came from. Raises `ConfigError`, which names that."""
     _server(settings.server, sources)
+    if not 1 <= settings.ledger.review_days <= limits.review_days_max:
+        days = settings.ledger.review_days
+        raise _refused(sources, "ledger.review_days", f"is {days}.", f"Whole days, from 1 to {limits.review_days_max}.")
     _retention(settings, sources)
     names = [engine.name for engine in settings.engines]
     if not names or len(set(names)) != len(names):

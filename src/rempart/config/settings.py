@@ -44,6 +44,8 @@ class Ledger(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Hold each piece of a stream until it is synced (slower; a power cut then loses nothing that was read)."""
     retention: str = STANDARD
     """Retention class of new exchanges."""
+    review_days: int = 90
+    """How often the ledger is to be reviewed."""
 
 
 class Retention(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -13,6 +13,7 @@ import msgspec
 
 from rempart.errors import UsageError
 from rempart.gateway.backups import record_backup
+from rempart.gateway.reviews import record_review
 from rempart.identity.issue import SECRET_RANDOM_BYTES, KeyOrder, check, issue
 from rempart.identity.keyring import KeyRing
 from rempart.identity.keys import KeyRow, KeyTable
@@ -53,6 +54,7 @@ class Administration:
             "key.list": self._list,
             "key.revoke": self._revoke,
             "backup.record": partial(record_backup, self._journal),
+            "review.record": partial(record_review, self._journal),
         }
 
     async def create_key(self, order: KeyOrder) -> tuple[str, KeyRow]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import os
 import re
 import time
@@ -75,6 +76,8 @@ class Parts(msgspec.Struct, frozen=True, kw_only=True):
     """Key -> exchanges of this UTC day that the ledger held at the start."""
     boot: str = ""
     """Id of this run, as in its entries."""
+    reviewed: Callable[[], float] = lambda: math.nan
+    """Days since the last review of the ledger."""
 
 
 class Policy(msgspec.Struct, frozen=True, kw_only=True):
@@ -98,7 +101,7 @@ class Gateway:
     def __init__(self, parts: Parts, policy: Policy) -> None:
         self._parts = parts
         self._policy = policy
-        self.metrics = Metrics(parts.journal.state)
+        self.metrics = Metrics(parts.journal.state, parts.reviewed)
         self.running: set[Performer] = set()
         self.draining = False
         self._refusals: Counter[str] = Counter()

@@ -204,6 +204,7 @@ def test_a_configuration_that_cannot_be_used_stops_every_command(run: Run, tmp_p
         ("ledger", "prove"): ("0",),
         ("ledger", "pack"): ("0", "--to", "nowhere"),
         ("ledger", "replicate"): ("nowhere",),
+        ("ledger", "review"): ("--by", "a", "--note", "b"),
         ("backup", "create"): ("--to", "nowhere", "--without-keys"),
         ("backup", "restore"): ("nowhere", "--keys", "nowhere"),
     }

@@ -26,6 +26,11 @@ SALT_BYTES: Final = 32
 TAG_BYTES: Final = 16
 
 
+def label(type: str) -> bytes:
+    """Of the body of an entry of that type."""
+    return f"rempart/v1/{type}".encode()
+
+
 class Sealed(msgspec.Struct, frozen=True):
     """An encrypted body, and what its entry says of it (in hex)."""
 

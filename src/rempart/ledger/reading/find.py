@@ -19,7 +19,6 @@ from rempart.ledger.store.logfiles import previous_directory, previous_logs
 
 _INDEX_DIGITS: Final = 20
 _NO_ENTRY: Final = "Give an entry's index, or an exchange's id."
-_LABELS: Final = {"request": bodies.REQUEST, "response": bodies.RESPONSE}
 
 
 class Found(msgspec.Struct, frozen=True, kw_only=True):
@@ -107,7 +106,7 @@ def _reveal(reader: EntryReader, index: int, fields: dict[str, Any], keystore: K
     if sealed is None:
         return None
     exchange = bytes.fromhex(fields["exchange"])
-    label = _LABELS[fields["type"]]
+    label = bodies.label(str(fields["type"]))
     return bodies.unseal(
         bodies.expand(keys.exchange_key(exchange), label), exchange, label, sealed, fields["commitment"]
     )
