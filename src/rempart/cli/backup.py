@@ -81,7 +81,8 @@ def list_(data: Path | None, config_path: Path | None, as_json: bool) -> None:
     click.echo(f"{'BACKUP':<32}  {'TIME':<27}  {'EPOCH':>5}  {'ROOT':<4}  ENTRY")
     for one in found:
         root = "yes" if one.with_root else "no"
-        click.echo(f"{one.backup}  {one.time:<27}  {one.epoch:>5}  {root:<4}  {one.index}")
+        state = ", destroyed" if one.destroyed else ""
+        click.echo(f"{one.backup}  {one.time:<27}  {one.epoch:>5}  {root:<4}  {one.index}{state}")
 
 
 @backup.command(short_help="Bring a backup back to a new data directory.")

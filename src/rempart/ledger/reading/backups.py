@@ -26,13 +26,20 @@ class Listed(msgspec.Struct, frozen=True, kw_only=True):
     """It opens by itself, or with a passphrase."""
     log: str
     index: int
+    destroyed: bool = False
+    """Somebody stated, in a later entry, that no copy of it exists any more."""
 
 
 def backups(ledger: Path) -> list[Listed]:
     """Of this log and of those that it continues; `ledger` is `<data>/ledger`. Raises `LedgerCorrupt`."""
     found: list[Listed] = []
+    destroyed: set[str] = set()
     for directory in (ledger, *(previous_directory(ledger, one) for one in reversed(previous_logs(ledger)))):
         for index, entry in EntryReader(directory).newest_first():
             if _BACKUP in entry and (fields := entries.decode(entry))["type"] == "backup":
-                found.append(msgspec.convert({"index": index, **fields}, Listed))
+                if fields.get("destroyed"):
+                    destroyed.add(str(fields["backup"]))
+                    continue
+                gone = fields["backup"] in destroyed
+                found.append(msgspec.convert({**fields, "index": index, "destroyed": gone}, Listed))
     return found

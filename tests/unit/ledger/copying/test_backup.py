@@ -115,6 +115,14 @@ async def test_a_backup_is_brought_forward_and_its_keys_are_kept_one_by_one(site
         assert restored.read(exchange) == said
 
 
+async def test_a_backup_that_is_stated_to_be_destroyed_is_listed_as_that(site: Installation, tmp_path: Path) -> None:
+    backup = await made(site, tmp_path)
+    async with site.open() as journal:
+        await journal.event("backup", {"backup": backup.backup, "destroyed": True})
+    (listed,) = backups(site.ledger)
+    assert (listed.backup, listed.destroyed) == (backup.backup, True)
+
+
 async def test_while_exchanges_run_it_is_consistent(site: Installation, tmp_path: Path) -> None:
     async with site.open() as journal:
         stop = asyncio.Event()
