@@ -143,6 +143,17 @@ async def test_unauthenticated_refusals_are_counted_not_recorded_one_by_one(site
     assert not [entry for entry in entries if entry["type"] == "response"]
 
 
+@pytest.mark.parametrize(
+    ("headers", "said"),
+    [({}, "No API key was sent."), ({"Authorization": "Basic cnA6cnA="}, "The Authorization header holds no bearer")],
+    ids=["none", "another scheme"],
+)
+async def test_what_is_wrong_with_the_credentials_is_said(site: Running, headers: dict[str, str], said: str) -> None:
+    async with aiohttp.ClientSession(site.url) as http, http.get("/v1/models", headers=headers) as response:
+        assert response.status == 401
+        assert (await response.json())["error"]["message"].startswith(said)
+
+
 async def test_subjects_are_pseudonyms_that_the_keystore_can_name(site: Running) -> None:
     made = await asyncio.to_thread(
         rempart, "key", "create", "--name", "proxy", "--owner", "The Owner", "--trust-subject-header", data=site.data

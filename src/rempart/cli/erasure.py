@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -12,7 +11,7 @@ from typing import Any, Final
 import click
 
 from rempart.cli.installation import require_ledger
-from rempart.cli.options import PathOption, common, settings_of, show
+from rempart.cli.options import PathOption, common, name_given, settings_of, show
 from rempart.errors import UsageError
 from rempart.ledger.keys.sealing import passphrase_from_file
 from rempart.wiring import administer
@@ -183,14 +182,12 @@ def _ask(verb: str, args: Mapping[str, Any], data: Path | None, config_path: Pat
 
 
 def _scope(given: Mapping[str, tuple[str, ...]]) -> tuple[str, list[str]]:
-    """Raises `UsageError` unless exactly one is given. A name that is `-` is read from stdin: others see arguments."""
+    """Raises `UsageError` unless exactly one is given."""
     found = [(name, list(values)) for name, values in given.items() if values]
     if len(found) != 1:
         raise UsageError("Give one of --subject, --exchange and --actor.", hint="See --help.")
     scope, names = found[0]
-    if scope != "exchange" and names == ["-"]:
-        names = [sys.stdin.readline().strip()]
-    return scope, names
+    return scope, names if scope == "exchange" else [name_given(name) for name in names]
 
 
 def _key(path: Path | None) -> str:

@@ -11,7 +11,7 @@ from typing import Any, Final
 import click
 
 from rempart.cli import installation
-from rempart.cli.options import common, settings_of, show
+from rempart.cli.options import common, name_given, settings_of, show
 from rempart.identity.caller import PERMISSIONS
 from rempart.wiring import administer, list_keys
 
@@ -27,7 +27,7 @@ def key() -> None:
 @key.command(short_help="Create a key.")
 @click.option("--name", required=True, help="What the key is for.")
 @click.option("--role", type=click.Choice(sorted(PERMISSIONS)), default="user", show_default=True)
-@click.option("--owner", default="", help="Who will use it; recorded under a pseudonym.")
+@click.option("--owner", default="", help="Who will use it, recorded under a pseudonym; - reads the name.")
 @click.option("--model", "models", multiple=True, help="A model it may use; repeat for more [all].")
 @click.option("--requests-per-minute", type=int, help="Requests it may send in each minute of the clock [no limit].")
 @click.option(
@@ -42,6 +42,7 @@ def create(data: Path | None, config_path: Path | None, as_json: bool, **order: 
     """Create a key. Its text is shown now and never again."""
     settings = settings_of(data, config_path).settings
     models = list(order.pop("models")) or None
+    order["owner"] = name_given(order["owner"])
     new = not installation.exists(settings.data)
     made = asyncio.run(administer(settings, "key.create", {**order, "models": models}))
     if new:

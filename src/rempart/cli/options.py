@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -40,6 +41,11 @@ def common(command: F) -> F:
 def settings_of(data: Path | None, config_path: Path | None, **options: Any) -> Loaded:
     """Raises `ConfigError`."""
     return load({"data": data, **options}, os.environ, config_path)
+
+
+def name_given(name: str) -> str:
+    """`-` reads the name of a person from stdin: others on the machine see arguments."""
+    return sys.stdin.readline().strip() if name == "-" else name
 
 
 def show(value: Any) -> None:

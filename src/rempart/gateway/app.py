@@ -197,7 +197,8 @@ class Gateway:
         scheme, _, presented = request.single(b"authorization").partition(b" ")
         if scheme.lower() != b"bearer":
             raise Unauthenticated(
-                "No API key was sent.", hint="Send the header 'Authorization: Bearer rp_…'; ask an admin for a key."
+                "The Authorization header holds no bearer token." if scheme else "No API key was sent.",
+                hint="Send the header 'Authorization: Bearer rp_…'; ask an admin for a key.",
             )
         return self._parts.keyring.authenticate(presented.strip().decode("latin-1"), time.time())
 

@@ -110,30 +110,35 @@ class DoorProtocol(HttpToolsProtocol):
         self.head_since = self.loop.time()
 
     def data_received(self, data: bytes) -> None:
-        if self._refusal is not None:
-            return
+        while data and self._refusal is None:
+            data = self._take(data)
+
+    def _take(self, data: bytes) -> bytes:
+        """Returns what follows an offer to upgrade, and is to be taken next."""
         self._unset_keepalive_if_required()
         if self.head_since is None and self.body_since is None:
             self.head_since = self.loop.time()
         # The parser reports a header, or a trailer, only when it is whole: an endless one shows in the raw count alone.
         self._raw_bytes += len(data)
+        rest = b""
         try:
             self.parser.feed_data(data)
         except HttpParserUpgrade as offer:
-            self._decline(data[offer.args[0] :])
-            return
+            rest = data[offer.args[0] :]
+            self._decline()
         except HttpParserError:
             self.refuse(InvalidRequest("The request is not valid HTTP/1.1.", hint="Check the client or the proxy."))
-            return
-        if self._over or self._head_over():
+            return b""
+        if self._over or self._raw_bytes > limits.header_bytes_max:
             self.refuse(
                 HeadersTooLarge(
                     f"The headers are over {limits.header_bytes_max} bytes or {limits.header_count_max} lines.",
                     hint="Send fewer or shorter headers.",
                 )
             )
+        return rest
 
-    def _decline(self, rest: bytes) -> None:
+    def _decline(self) -> None:
         """Offers such as `Upgrade: h2c` (Java's default client) may be ignored: RFC 9110 section 7.8.
 
         The parser then stands after the head and would drop the body: a new one is told of it and goes on.
@@ -144,8 +149,6 @@ class DoorProtocol(HttpToolsProtocol):
             self._skipping = True
             self.parser.feed_data(b"POST / HTTP/1.1\r\n" + framing + b"\r\n\r\n")
             self._skipping = False
-        if rest:
-            self.data_received(rest)
 
     def _body_header(self) -> bytes:
         """The header that says how long the body is; empty when there is none."""
@@ -155,11 +158,7 @@ class DoorProtocol(HttpToolsProtocol):
         return b""
 
     def _head_over(self) -> bool:
-        return (
-            self._head_count > limits.header_count_max
-            or self._head_bytes > limits.header_bytes_max
-            or self._raw_bytes > limits.header_bytes_max
-        )
+        return self._head_count > limits.header_count_max or self._head_bytes > limits.header_bytes_max
 
     @property
     def _deaf(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import shutil
 from collections.abc import Callable
@@ -186,6 +187,11 @@ def test_the_list_shows_what_a_key_may_do_and_until_when(run: Run, tmp_path: Pat
     assert second[4:] == [str(expires), "60", "200,000", "guide", bound["actor"], "nightly"]
     assert bound["actor"].startswith("a_")
     assert "Ada" not in out
+
+
+def test_the_owner_of_a_key_may_come_from_stdin(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO("Ada Lovelace\n"))
+    assert made(run, "--owner", "-")["actor"] == made(run, "--owner", "Ada Lovelace")["actor"]
 
 
 def test_each_change_of_a_key_is_an_entry_and_names_nobody(run: Run) -> None:

@@ -189,6 +189,23 @@ async def test_an_offer_to_upgrade_costs_no_body(house: House, body: bytes, paus
         assert (answer.status, answer.body) == (200, b'["POST","/",3]')
 
 
+async def test_what_follows_a_head_in_its_packet_is_not_counted_as_head(house: House) -> None:
+    connection = await house.connect()
+    connection.send(GET[:-4])
+    await house.until(lambda: house.door().came)
+    connection.send(GET[-4:] + b"\r\n" + (GET + b"\r\n") * 2_000)
+    for _ in range(2_001):
+        assert (await connection.answer()).status == 200
+
+
+async def test_thousands_of_offers_in_one_packet_are_all_declined(house: House) -> None:
+    connection = await house.connect()
+    connection.send((GET + OFFER + b"\r\n") * 2_000)
+    for _ in range(2_000):
+        answer = await connection.answer()
+        assert (answer.status, answer.body) == (200, b'["GET","/",0]')
+
+
 async def test_over_the_most_connections_one_more_is_told_to_come_back(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
