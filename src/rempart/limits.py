@@ -49,6 +49,9 @@ subject_cache_max: Final = 10_000
 recent_exchanges_max: Final = 10_000
 clock_margin_s: Final = 5.0
 checkpoint_behind_s: Final = 60.0
+heartbeat_late_s: Final = 90.0
+review_note_chars_max: Final = 16_384
+review_days_max: Final = 3_660
 faults_told_max: Final = 1_000
 retire_s: Final = 300.0
 retire_retry_s: Final = 30.0
@@ -71,6 +74,13 @@ witness_answer_bytes_max: Final = 64 * 1024
 witness_every_s: Final = 10.0
 witness_ask_s: Final = 10.0
 witness_drain_s: Final = 5.0
+# Copies.
+replica_part_bytes: Final = 4 * 1024 * 1024
+copy_part_bytes: Final = 256 * 1024
+cover_s: Final = 20.0
+replica_follow_s: Final = 5.0
+replica_answer_s: Final = 30.0
+inventory_bytes_max: Final = 64 * 1024 * 1024
 
 # Search.
 index_block_bytes: Final = 4096

@@ -30,7 +30,7 @@ from rempart.engines.embedded import EmbeddedEngine, EmbeddedModel
 from rempart.engines.openai import Endpoint, OpenAIEngine, tls_context
 from rempart.engines.port import Engine
 from rempart.engines.router import Router
-from rempart.errors import ConfigError, DirectoryLocked, KeystoreError
+from rempart.errors import ConfigError, DirectoryLocked, KeystoreError, UsageError
 from rempart.formats.gguf import GgufHeader, NotGguf, read_header
 from rempart.gateway.administration import Administration, Verb, shown
 from rempart.gateway.app import Gateway, Parts, Policy
@@ -42,6 +42,8 @@ from rempart.gateway.reads import Reads
 from rempart.identity.keyring import KeyRing
 from rempart.identity.keys import KeyTable, read_keys
 from rempart.identity.quota import Meter
+from rempart.ledger.copying.remote import RemoteSource
+from rempart.ledger.copying.source import FolderSource
 from rempart.ledger.erasing.expire import expire_daily
 from rempart.ledger.erasing.fulfil import finish
 from rempart.ledger.erasing.records import Records
@@ -53,9 +55,11 @@ from rempart.ledger.log.checkpoint import Verifier
 from rempart.ledger.log.policy import Policy as LogPolicy
 from rempart.ledger.reading.archive import Archive
 from rempart.ledger.reading.prove import prove
-from rempart.ledger.reading.usage import tokens_of_day
+from rempart.ledger.reading.review import days_since
+from rempart.ledger.reading.usage import used_of_day
 from rempart.ledger.reading.witnessed import check_own_line
 from rempart.ledger.search.supervision import keeping
+from rempart.ledger.store.logfiles import is_replica
 from rempart.ledger.store.ownership import own
 from rempart.ledger.writing.draft import Witnessed
 from rempart.ledger.writing.journal import Journal
@@ -107,12 +111,14 @@ async def open_site(settings: Settings, progress: Progress | None = None) -> Asy
         ):
             site = _assemble(settings, journal, keystore, router, witnesses)
             await journal.event("config", _settings_facts(settings, keystore))
+            await site.gateway.beat()
             try:
                 async with _erasing(settings, journal, site.administration, daily=True), _indexed(settings):
                     yield site
             finally:
                 site.gateway.parts.archive.close()
                 await site.gateway.record_counts()
+                await site.gateway.beat()
                 await journal.event("stop", {})
 
 
@@ -215,7 +221,8 @@ def _assemble(settings: Settings, journal: Journal, keystore: Keystore, router: 
     ring = KeyRing(pepper, known)
     reads = Reads(journal, ring, four_eyes=settings.ledger.four_eyes)
     now = time.time()
-    meter = Meter(int(now // _DAY_S), tokens_of_day(ledger_directory(settings.data), now))
+    used = used_of_day(ledger_directory(settings.data), now)
+    meter = Meter(int(now // _DAY_S), used.tokens)
     gateway = Gateway(
         Parts(
             journal=journal,
@@ -229,6 +236,11 @@ def _assemble(settings: Settings, journal: Journal, keystore: Keystore, router: 
             prove=partial(prove, ledger_directory(settings.data) / "log"),
             witnessed=witnesses.of_us.state if witnesses.of_us else Witnessed,
             witness=witnesses.by_us,
+            files=FolderSource(ledger_directory(settings.data)),
+            served=router.served,
+            exchanges=used.exchanges,
+            boot=journal.boot,
+            reviewed=lambda: days_since(ledger_directory(settings.data), time.time()),
         ),
         _policy(settings),
     )
@@ -277,7 +289,12 @@ def _served(router: Router) -> set[str]:
 
 
 def _require_keys(data: Path) -> None:
-    """A ledger without its keys is a copy: new keys would not fit it. Raises `KeystoreError`, and leaves nothing."""
+    """A ledger without its keys is a copy: new keys would not fit it. Raises `KeystoreError` or `UsageError`."""
+    if is_replica(ledger_directory(data)):
+        raise UsageError(
+            f"{data} is a copy of a ledger: nothing writes entries there.",
+            hint="Restore it to another directory: rempart backup restore.",
+        )
     if (ledger_directory(data) / "log.vkey").exists() and not (data / "keys" / "root.key").exists():
         raise KeystoreError(
             "This directory has no keys (keys/ is missing).",
@@ -397,6 +414,11 @@ def _settings_facts(settings: Settings, keystore: Keystore) -> dict[str, Fact]:
     text = msgspec.json.encode(settings.engines, enc_hook=str)
     shown["engines.digest"] = "hmac:" + hmac.digest(secret, text, "sha256").hex()
     return {"settings": shown}
+
+
+def ledger_source(url: str, key_file: Path | None, ca_file: Path | None) -> RemoteSource:
+    """The ledger behind a gateway, to be copied. Raises `UsageError`, `ConfigError`, `KeystoreError`."""
+    return RemoteSource(url, _secret(key_file), None if ca_file is None else tls_context(ca_file))
 
 
 async def administer(settings: Settings, verb: str, args: Mapping[str, Any]) -> Any:

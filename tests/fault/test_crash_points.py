@@ -11,14 +11,12 @@ REMPART_CRASH_POINTS says how many points of the life are tried, evenly spread (
 from __future__ import annotations
 
 import contextlib
-import errno
 import itertools
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -30,41 +28,12 @@ from rempart.ledger.reading.fsck import fsck
 from rempart.ledger.store.segments import numbers, read_header
 from rempart.ledger.writing.recover import origin_hash
 from rempart.ledger.writing.retire import Closed, retire
+from rempart.testing.calls import HOW, Calls
 from rempart.testing.small_ledger import SIGNER, SmallLedger, until
 
 POINTS = int(os.environ.get("REMPART_CRASH_POINTS", "800"))
-HOW = ("not done", "half done", "done")
-CALLS = ("open", "pread", "pwrite", "fdatasync", "fsync", "rename", "unlink", "mkdir")
 ORIGIN = origin_hash(SIGNER.verifier.name)
 BUCKETS = ("2026-11-22", "2026-11-23", "2026-11-24")
-
-
-class Calls:
-    """Counts calls below one directory; lets one fail."""
-
-    def __init__(self, patch: pytest.MonkeyPatch, at: int = 0, how: str = "not done", *, once: bool = False) -> None:
-        self.count = 0
-        self.dead = False
-        """Nothing will succeed any more."""
-        self._at, self._how, self._once = at, how, once
-        for name in CALLS:
-            patch.setattr(os, name, self._wrap(name, getattr(os, name)))
-
-    def _wrap(self, name: str, real: Any) -> Any:
-        def call(*arguments: Any, **named: Any) -> Any:
-            self.count += 1
-            fails = self._at and (self.count == self._at if self._once else self.count >= self._at)
-            if not fails:
-                return real(*arguments, **named)
-            self.dead = not self._once
-            if self._how == "half done" and name == "pwrite":
-                descriptor, data, offset = arguments
-                real(descriptor, data[: len(data) // 2], offset)
-            elif self._how == "done" and name not in ("open", "pread"):
-                real(*arguments, **named)
-            raise OSError(errno.EIO, os.strerror(errno.EIO))
-
-        return call
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from typing import Any, Final
 import click
 
 from rempart.cli.installation import require_ledger
-from rempart.cli.options import PathOption, common, name_given, settings_of, show
+from rempart.cli.options import PathOption, common, settings_of, show, text_given
 from rempart.errors import UsageError
 from rempart.ledger.keys.sealing import passphrase_from_file
 from rempart.wiring import administer
@@ -187,7 +187,7 @@ def _scope(given: Mapping[str, tuple[str, ...]]) -> tuple[str, list[str]]:
     if len(found) != 1:
         raise UsageError("Give one of --subject, --exchange and --actor.", hint="See --help.")
     scope, names = found[0]
-    return scope, names if scope == "exchange" else [name_given(name) for name in names]
+    return scope, names if scope == "exchange" else [text_given(name) for name in names]
 
 
 def _key(path: Path | None) -> str:

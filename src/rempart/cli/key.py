@@ -11,7 +11,7 @@ from typing import Any, Final
 import click
 
 from rempart.cli import installation
-from rempart.cli.options import common, name_given, settings_of, show
+from rempart.cli.options import common, settings_of, show, text_given
 from rempart.identity.caller import PERMISSIONS
 from rempart.wiring import administer, list_keys
 
@@ -42,7 +42,7 @@ def create(data: Path | None, config_path: Path | None, as_json: bool, **order: 
     """Create a key. Its text is shown now and never again."""
     settings = settings_of(data, config_path).settings
     models = list(order.pop("models")) or None
-    order["owner"] = name_given(order["owner"])
+    order["owner"] = text_given(order["owner"])
     new = not installation.exists(settings.data)
     made = asyncio.run(administer(settings, "key.create", {**order, "models": models}))
     if new:

@@ -19,10 +19,10 @@ from rempart.cli.telling import full, line, story
 from rempart.errors import LedgerCorrupt, UsageError
 from rempart.ledger.log.checkpoint import Verifier
 from rempart.ledger.reading.examine import Examined, Progress
-from rempart.ledger.reading.find import Found, find, last
+from rempart.ledger.reading.find import Found, find_everywhere, last
 from rempart.ledger.reading.fsck import Checked
 from rempart.ledger.reading.fsck import fsck as check_ledger
-from rempart.ledger.reading.verify import verify as verify_ledger
+from rempart.ledger.reading.previous import verify_chain
 from rempart.ledger.reading.witnessed import check_own_line, check_witnessed
 from rempart.ledger.store.ownership import own
 from rempart.ledger.writing.opening import ledger_directory, read_vkey
@@ -47,7 +47,8 @@ def verify(
     """Check the whole ledger: signature, tree, entries, bodies, and that every response has its request.
 
     With a policy, also that the log begins with what its witnesses have cosigned. Exits with 1 at the first thing that
-    does not hold. Needs no secret, and works while a server runs.
+    does not hold. Needs no secret, and works while a server runs. A log that was begun anew after a restoration is
+    checked with those that it continues.
     """
     settings = settings_of(data, config_path, **{"ledger.policy": policy}).settings
     directory = settings.data
@@ -58,7 +59,7 @@ def verify(
         check_own_line(witnesses, verifier)
     began = time.perf_counter()
     with _progress("Verifying", not no_bodies) as progress:
-        examined = verify_ledger(ledger_directory(directory), verifier, progress)
+        examined = verify_chain(ledger_directory(directory), verifier, progress)
     standing = None if witnesses is None else check_witnessed(ledger_directory(directory), witnesses)
     seconds = time.perf_counter() - began
     if as_json:
@@ -190,7 +191,7 @@ def show_(what: str, sealed: bool, whole: bool, as_json: bool, **asked: Any) -> 
     if sealed and reading.reason:
         raise UsageError("--sealed and --reason contradict each other.", hint="Give one of them.")
     keystore = keys_of(directory, reading.settings.keys) if reading.reason else None
-    found = find(ledger_directory(directory), what, keystore)
+    found = find_everywhere(ledger_directory(directory), what, keystore)
     reading.record("show", found=len(found), bodies=sum(one.body is not None for one in found), query=what)
     if not (sealed or reading.reason) and any(one.entry.get("body") for one in found):
         click.echo(HOW, err=True)

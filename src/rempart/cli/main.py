@@ -11,7 +11,21 @@ import click
 import msgspec
 
 from rempart import __version__
-from rempart.cli import config, erasure, key, keys, ledger, proofs, search, up, witness
+from rempart.cli import (
+    backup,
+    config,
+    erasure,
+    key,
+    keys,
+    ledger,
+    proofs,
+    reconcile,
+    replicate,
+    review,
+    search,
+    up,
+    witness,
+)
 from rempart.errors import RempartError, UsageError
 
 
@@ -25,6 +39,7 @@ cli.add_command(up.up)
 cli.add_command(key.key)
 cli.add_command(keys.keys)
 cli.add_command(ledger.ledger)
+cli.add_command(backup.backup)
 cli.add_command(config.config)
 cli.add_command(witness.witness)
 ledger.ledger.add_command(proofs.prove)
@@ -33,6 +48,10 @@ for command in erasure.COMMANDS:
     ledger.ledger.add_command(command)
 ledger.ledger.add_command(search.search)
 ledger.ledger.add_command(search.index)
+ledger.ledger.add_command(replicate.replicate)
+ledger.ledger.add_command(reconcile.reconcile)
+ledger.ledger.add_command(review.review)
+ledger.ledger.add_command(review.reviews_)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

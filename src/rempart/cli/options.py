@@ -43,9 +43,9 @@ def settings_of(data: Path | None, config_path: Path | None, **options: Any) -> 
     return load({"data": data, **options}, os.environ, config_path)
 
 
-def name_given(name: str) -> str:
-    """`-` reads the name of a person from stdin: others on the machine see arguments."""
-    return sys.stdin.readline().strip() if name == "-" else name
+def text_given(text: str) -> str:
+    """`-` reads a line of stdin in its place: others on the machine see arguments."""
+    return sys.stdin.readline().strip() if text == "-" else text
 
 
 def show(value: Any) -> None:

@@ -179,6 +179,9 @@ def _exchange(entry: Mapping[str, Any]) -> str:
 def _start(entry: Mapping[str, Any]) -> str:
     told = f"rempart {entry.get('version', '')}, {entry.get('lost', 0)} exchanges lost"
     behind = entry.get("clock_behind_s")
+    continues = entry.get("continues")
+    if continues:
+        told += f", continues {continues.get('origin')} at entry {continues.get('size')}"
     return f"{told}, clock {behind} s behind" if behind else told
 
 
@@ -208,6 +211,18 @@ def _read(entry: Mapping[str, Any]) -> str:
     if entry.get("about"):
         told.append(f"exchange {entry['about']}")
     return ", ".join(told)
+
+
+def _heartbeat(entry: Mapping[str, Any]) -> str:
+    told = f"up {entry['up_s']:,} s" if "up_s" in entry else f"part {entry.get('part')}"
+    counts = entry.get("engines") or {}
+    done = [(name.rpartition(".")[0], count) for name, count in counts.items() if name.endswith(".answered")]
+    return ", ".join([told, *(f"{name} answered {count:,}" for name, count in sorted(done))])
+
+
+def _review(entry: Mapping[str, Any]) -> str:
+    gaps = sum((entry.get("gaps") or {}).values())
+    return f"entries {entry.get('first')} to {entry.get('last')}, {gaps} gaps, by {entry.get('by')}"
 
 
 def _counts(name: str, unit: str) -> Callable[[Mapping[str, Any]], str]:
@@ -256,6 +271,8 @@ _HELD: Final[Mapping[str, Callable[[Mapping[str, Any]], str]]] = {
     "start": _start,
     "stop": _stop,
     "key": _key,
+    "review": _review,
+    "heartbeat": _heartbeat,
     "config": _config,
     "meter": _counts("totals", " tokens"),
     "refusals": _counts("counts", ""),

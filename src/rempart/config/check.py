@@ -20,6 +20,9 @@ _PASSWORD: Final = re.compile(r"//[^/@]*:[^/@]+@|[?&]password=")
 def check(settings: Settings, sources: Mapping[str, str]) -> None:
     """`sources`: dotted name of a value -> where it came from. Raises `ConfigError`, which names that."""
     _server(settings.server, sources)
+    if not 1 <= settings.ledger.review_days <= limits.review_days_max:
+        days = settings.ledger.review_days
+        raise _refused(sources, "ledger.review_days", f"is {days}.", f"Whole days, from 1 to {limits.review_days_max}.")
     _retention(settings, sources)
     if not (math.isfinite(settings.ledger.witness_s) and settings.ledger.witness_s >= 1):
         raise _refused(sources, "ledger.witness_s", "must be at least 1.", "Leave it out for its default.")

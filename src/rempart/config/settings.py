@@ -58,6 +58,8 @@ class Ledger(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Pause between two looks of that process at the log."""
     four_eyes: bool = False
     """Show what was said only when a second auditor's key is given too."""
+    review_days: int = 90
+    """How often the ledger is to be reviewed."""
 
 
 class Witness(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

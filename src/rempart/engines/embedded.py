@@ -19,13 +19,17 @@ from rempart import limits
 from rempart.engines.llamacpp_child import Order
 from rempart.engines.openai import Endpoint, OpenAIEngine
 from rempart.engines.recount import check_stream, recount
-from rempart.errors import ContextLengthExceeded, EngineRefused, EngineUnavailable
-from rempart.wire.job import Job, Target
+from rempart.errors import ContextLengthExceeded, EngineError, EngineRefused, EngineUnavailable
+from rempart.wire.job import Job, Served, Target
 
 _log = logging.getLogger("rempart.engines")
 
 
 _TOO_LONG: Final = re.compile(r"request \((\d+) tokens\) exceeds the available context size \((\d+) tokens\)")
+
+_COUNTER: Final = re.compile(
+    r"^llamacpp:(prompt_tokens|prompt_tokens_cached|tokens_predicted)_total ([0-9.e+]+)$", re.MULTILINE
+)
 
 # llama.cpp answers these with status 500.
 _MISTAKES: Final = ("Failed to parse", "is not supported", "is too large to process")
@@ -60,6 +64,8 @@ class EmbeddedEngine:
         self._http = OpenAIEngine(name, self._where, mistakes=_MISTAKES, refusal=_refusal)
         self._process: asyncio.subprocess.Process | None = None
         self._watch: asyncio.Task[None] | None = None
+        self._before = self._said = Served(tokens_prompt=0, tokens_completion=0)
+        """Of children that died, and of this one when it was last asked."""
 
     @property
     def name(self) -> str:
@@ -90,6 +96,15 @@ class EmbeddedEngine:
                 model=model.name, served_name=model.name, digest=model.digest, engine=self.name, created=model.created
             )
         ]
+
+    async def served(self) -> Served | None:
+        """By llama.cpp's own counters; what a child that died had served is kept as it said it last."""
+        said = _served(await self._http.metrics())
+        self._said = said
+        return Served(
+            tokens_prompt=self._before.tokens_prompt + said.tokens_prompt,
+            tokens_completion=self._before.tokens_completion + said.tokens_completion,
+        )
 
     async def close(self) -> None:
         if self._watch is not None:
@@ -167,6 +182,11 @@ class EmbeddedEngine:
             began = loop.time()
             status = await self._process.wait()
             self._endpoint, self._why = None, "has died and is being restarted"
+            self._before = Served(
+                tokens_prompt=self._before.tokens_prompt + self._said.tokens_prompt,
+                tokens_completion=self._before.tokens_completion + self._said.tokens_completion,
+            )
+            self._said = Served(tokens_prompt=0, tokens_completion=0)
             _log.error("engine died", extra={"engine": self.name, "exit_status": status})
             if loop.time() - began > limits.engine_restart_most_s:
                 pause_s = limits.engine_restart_first_s
@@ -174,6 +194,20 @@ class EmbeddedEngine:
             pause_s = min(pause_s * 2, limits.engine_restart_most_s)
             with contextlib.suppress(EngineUnavailable):  # it is logged above, at the next turn
                 await self._launch()
+
+
+def _served(metrics: str) -> Served:
+    """Prometheus' text format. A prompt that was read from the cache was served, too."""
+    found = {name: int(float(value)) for name, value in _COUNTER.findall(metrics)}
+    try:
+        return Served(
+            tokens_prompt=found["prompt_tokens"] + found.get("prompt_tokens_cached", 0),
+            tokens_completion=found["tokens_predicted"],
+        )
+    except KeyError as error:
+        raise EngineError(
+            "llama.cpp tells no counters.", hint="Use the version of xllamacpp that is locked."
+        ) from error
 
 
 def _refusal(error: EngineRefused) -> EngineRefused:

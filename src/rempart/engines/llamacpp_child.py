@@ -69,6 +69,7 @@ def _serve(order: Order) -> Any:
     params.use_jinja = True
     params.offline = True
     params.ui = False
+    params.endpoint_metrics = True  # what it says it served is held against the ledger
     params.endpoint_slots = False
     params.endpoint_props = False
     params.verbosity = _LOG_WARNINGS

@@ -15,7 +15,7 @@ from rempart import limits
 from rempart.errors import ConfigError, EngineError, EngineRefused, EngineTimeout
 from rempart.http.connection import Client, Response
 from rempart.wire.answers import nonsense
-from rempart.wire.job import Job, Target
+from rempart.wire.job import Job, Served, Target
 from rempart.wire.sse import DONE, Decoder
 
 _ERROR_BYTES_MAX: Final = 64 * 1024
@@ -133,6 +133,18 @@ class OpenAIEngine:
             for name, own in names.items()
             if own in listed
         ]
+
+    async def served(self) -> Served | None:
+        """Another engine may serve others than us: what it counts would say nothing of the ledger."""
+        return None
+
+    async def metrics(self) -> str:
+        """What `GET /metrics` answers, for engines that have it. Raises `EngineError` and its kin."""
+        try:
+            async with asyncio.timeout(limits.engine_list_s):
+                return (await self._get("/metrics")).decode("utf-8", "replace")
+        except TimeoutError as error:
+            raise EngineTimeout(f"The engine {self._name} is silent.", hint="See the engine's log.") from error
 
     async def close(self) -> None:
         self._client.close()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Sequence
 from typing import Protocol
 
-from rempart.wire.job import Job, Target
+from rempart.wire.job import Job, Served, Target
 
 
 class Engine(Protocol):
@@ -31,6 +31,10 @@ class Engine(Protocol):
 
     async def models(self) -> Sequence[Target]:
         """What it serves now; raises as above when it is not ready."""
+        ...
+
+    async def served(self) -> Served | None:
+        """What it says it served since it was started here; None when it cannot say. Raises as above."""
         ...
 
     async def close(self) -> None:

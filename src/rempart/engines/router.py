@@ -11,7 +11,7 @@ from typing import Final
 from rempart import limits
 from rempart.engines.port import Engine
 from rempart.errors import EngineError, EngineUnavailable, ModelNotFound
-from rempart.wire.job import Target
+from rempart.wire.job import Served, Target
 
 _log = logging.getLogger("rempart.engines")
 _UNASKED: Final = "not asked yet"
@@ -69,6 +69,18 @@ class Router:
     def states(self) -> Mapping[str, str]:
         """Engine name -> why it is not ready; empty when it is."""
         return {engine.name: self._down.get(engine.name, "") for engine in self._engines}
+
+    async def served(self) -> Mapping[str, Served]:
+        """Engine -> what it says it served; those that cannot say, or are down, are left out."""
+        said = await asyncio.gather(*(self._ask_served(engine) for engine in self._engines))
+        return {engine.name: one for engine, one in zip(self._engines, said, strict=True) if one is not None}
+
+    async def _ask_served(self, engine: Engine) -> Served | None:
+        try:
+            return await engine.served()
+        except EngineError as error:
+            _log.warning("engine does not say what it served", extra={"engine": engine.name, "reason": error.message})
+            return None
 
     async def refresh(self) -> None:
         """Ask every engine now."""

@@ -6,11 +6,14 @@ import logging
 import secrets
 import time
 from collections.abc import Callable, Collection
+from functools import partial
 from typing import Any, Protocol
 
 import msgspec
 
 from rempart.errors import UsageError
+from rempart.gateway.backups import record_backup
+from rempart.gateway.reviews import record_review
 from rempart.identity.caller import Caller
 from rempart.identity.issue import SECRET_RANDOM_BYTES, KeyOrder, check, issue
 from rempart.identity.keyring import KeyRing
@@ -50,7 +53,14 @@ class Administration:
 
     def verbs(self) -> dict[str, Verb]:
         """By name."""
-        return {"key.create": self._create, "key.list": self._list, "key.revoke": self._revoke, **self.others}
+        return {
+            "key.create": self._create,
+            "key.list": self._list,
+            "key.revoke": self._revoke,
+            "backup.record": partial(record_backup, self._journal),
+            "review.record": partial(record_review, self._journal),
+            **self.others,
+        }
 
     async def revoke_all(self, pseudonym: str) -> int:
         """The keys of an owner who is erased: they stop working and lose their names; how many there are."""

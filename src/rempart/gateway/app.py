@@ -7,8 +7,8 @@ an exchange is recorded; what is turned away before it is only counted.
 from __future__ import annotations
 
 import asyncio
-import itertools
 import logging
+import math
 import os
 import re
 import time
@@ -29,13 +29,18 @@ from rempart.errors import (
     Unauthenticated,
 )
 from rempart.exchange import events as e
-from rempart.gateway.auditing import PREFIX, ArchiveThread, Auditing
+from rempart.gateway.auditing import PREFIX as _AUDITING
+from rempart.gateway.auditing import ArchiveThread, Auditing
+from rempart.gateway.copies import PREFIX as _COPIES
+from rempart.gateway.copies import Copies
+from rempart.gateway.counts import Counts
 from rempart.gateway.exchanges import Exchanges
+from rempart.gateway.heart import Heart
 from rempart.gateway.http import Receive, Request, Scope, Send
 from rempart.gateway.lookups import Lookups
 from rempart.gateway.metrics import Metrics
 from rempart.gateway.perform import Performer
-from rempart.gateway.ports import Console, Journal, Router, Witness
+from rempart.gateway.ports import Console, Journal, LedgerFiles, Router, Witness
 from rempart.gateway.reads import Reads
 from rempart.gateway.submissions import Submissions
 from rempart.identity.caller import Caller
@@ -43,11 +48,14 @@ from rempart.identity.keyring import KeyRing
 from rempart.identity.quota import Meter
 from rempart.ledger.reading.prove import Proven
 from rempart.ledger.writing.draft import Witnessed
+from rempart.wire.facts import Fact
+from rempart.wire.job import Served
 
 _log = logging.getLogger("rempart.gateway")
 _SANE_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
 _HOST = re.compile(rb"(\[[0-9A-Fa-f:.]+\]|[^:@/\[\]]+)(?::[0-9]{1,5})?")
 _MINUTE_S = 60.0
+_DAY_S = 86_400
 # After the drain's limit everything left is cut; recording that takes moments.
 _CUT_S = 5.0
 _METER_KEYS = 1_000
@@ -72,6 +80,16 @@ class Parts(msgspec.Struct, frozen=True, kw_only=True):
     """How this log's own witnesses stand to it."""
     witness: Witness | None = None
     """This gateway as a witness of others."""
+    files: LedgerFiles | None = None
+    """None: this gateway does not offer them."""
+    served: Callable[[], Awaitable[Mapping[str, Served]]] | None = None
+    """What engines say that they served."""
+    exchanges: Mapping[str, int] = {}
+    """Key -> exchanges of this UTC day that the ledger held at the start."""
+    boot: str = ""
+    """Id of this run, as in its entries."""
+    reviewed: Callable[[], float] = lambda: math.nan
+    """Days since the last review of the ledger."""
 
 
 class Policy(msgspec.Struct, frozen=True, kw_only=True):
@@ -95,24 +113,28 @@ class Gateway:
     def __init__(self, parts: Parts, policy: Policy) -> None:
         self._parts = parts
         self._policy = policy
-        self.metrics = Metrics(parts.journal.state, parts.witnessed)
+        self.metrics = Metrics(parts.journal.state, parts.witnessed, parts.reviewed)
         self.running: set[Performer] = set()
         self.draining = False
         self._refusals: Counter[str] = Counter()
         self.turned_away: Counter[str] = Counter()
         """Error code -> requests that were refused before any exchange, since the start."""
         self._minute_began = 0.0
-        self._metered: Mapping[str, object] = {}
+        self._metered: object = None
+        self.counts = Counts(parts.router.states(), int(time.time() // _DAY_S), parts.exchanges)
+        self._heart = Heart(parts.journal, self.counts, parts.served)
         self._exchanges = Exchanges(self)
         self._lookups = Lookups(self)
         self._submissions = Submissions(parts.witness) if parts.witness is not None else None
         self._auditing = Auditing(self, parts.reads, parts.archive)
+        self._copies = Copies(self)
         post = self._exchanges.answer
         self._routes: dict[str, tuple[str, Callable[[Request, Caller], Awaitable[None]]]] = {
             "/v1/chat/completions": ("POST", post),
             "/v1/completions": ("POST", post),
             "/v1/embeddings": ("POST", post),
             "/v1/models": ("GET", self._lookups.models),
+            "/rempart/v1/count": ("GET", self._lookups.count),
         }
         self._open_routes: dict[str, Callable[[Request], Awaitable[None]]] = {
             "/healthz": self._lookups.healthz,
@@ -168,7 +190,10 @@ class Gateway:
         elif request.path.startswith("/rempart/v1/exchanges/"):
             _only(request, "GET")
             await self._lookups.exchange(request, self.authenticate(request))
-        elif request.path.startswith(PREFIX):
+        elif request.path.startswith(_COPIES):
+            _only(request, "GET")
+            await self._copies.answer(request, self.authenticate(request))
+        elif request.path.startswith(_AUDITING):
             await self._auditing.answer(request, self.authenticate(request))
         else:
             await self._page(request)
@@ -228,6 +253,7 @@ class Gateway:
         if now - self._minute_began >= _MINUTE_S:
             self._minute_began = now
             await self.record_counts()
+            await self.beat()
 
     async def record_counts(self) -> None:
         """Write the refusals and the meters of the last minute, if there were any."""
@@ -236,13 +262,24 @@ class Gateway:
             if refusals:
                 await self._parts.journal.event("refusals", {"counts": dict(refusals)})
             totals = self._parts.meter.totals(time.time())
-            if totals and totals != self._metered:
-                sets = list(_parts(totals))
-                for part, some in enumerate(sets):
-                    await self._parts.journal.event("meter", {"totals": some, "part": part, "parts": len(sets)})
-                self._metered = totals
+            exchanges = self.counts.today(time.time())
+            if (totals or exchanges) and (totals, exchanges) != self._metered:
+                await self._record_meter(totals, exchanges)
+                self._metered = (totals, exchanges)
         except LedgerUnavailable:
             self._refusals.update(refusals)  # kept for when it can be written; `/readyz` tells the reason
+
+    async def _record_meter(self, totals: Mapping[str, int], exchanges: Mapping[str, int]) -> None:
+        sets = list(_parts([*totals, *(key for key in exchanges if key not in totals)]))
+        for part, keys in enumerate(sets):
+            told: dict[str, Fact] = {"part": part, "parts": len(sets)}
+            for name, counts in (("totals", totals), ("exchanges", exchanges)):
+                told[name] = {key: counts[key] for key in keys if key in counts}
+            await self._parts.journal.event("meter", told)
+
+    async def beat(self) -> None:
+        """Tell the ledger that the server is up, and what it did."""
+        await self._heart.beat()
 
     async def drain(self) -> None:
         """Take nothing new, let what runs end, and cut what is left after `drain_s`."""
@@ -283,11 +320,10 @@ def _method(request: Request, method: str) -> MethodNotAllowed:
     return MethodNotAllowed(f"{request.path} takes {method} only.", hint=f"Send {method}.")
 
 
-def _parts(totals: Mapping[str, int]) -> Iterator[dict[str, int]]:
+def _parts(keys: list[str]) -> Iterator[list[str]]:
     """An entry has 64 KiB: a thousand keys and their counts are well within it."""
-    items = iter(totals.items())
-    while some := dict(itertools.islice(items, _METER_KEYS)):
-        yield some
+    for at in range(0, len(keys), _METER_KEYS):
+        yield keys[at : at + _METER_KEYS]
 
 
 def _too_long(exchange_s: float) -> RequestTimeout:

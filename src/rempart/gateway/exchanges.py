@@ -64,6 +64,7 @@ class Exchanges:
         pace = Pace(gateway.metrics)
         performer = Performer(Exchange(exchange), request, record, admission, pace)
         performer.key = caller.key
+        performer.on_dispatch = gateway.counts.dispatched
         performer.deadline = asyncio.get_running_loop().time() + gateway.policy.exchange_s
         gateway.running.add(performer)
         gateway.metrics.running.inc()
@@ -72,6 +73,7 @@ class Exchanges:
         finally:
             gateway.running.discard(performer)
             gateway.metrics.running.dec()
+            self._count(performer)
             self._measure(performer, admission, call, began, pace)
 
     async def _first(self, request: Request, caller: Caller, share: Share) -> e.Asked | e.Refused:
@@ -90,6 +92,18 @@ class Exchanges:
             return e.Asked(call=await asyncio.to_thread(parse, request.path, received))
         except RempartError as error:
             return e.Refused(error=error, operation=OPERATIONS[request.path], received=received)
+
+    def _count(self, performer: Performer) -> None:
+        counts = self._gateway.counts
+        if performer.dispatched:
+            counts.ended(
+                performer.engine,
+                answered=performer.recorded and performer.facts.get("outcome") == "ok",
+                tokens_prompt=performer.tokens_prompt,
+                tokens_completion=performer.tokens_completion,
+            )
+        if performer.recorded:
+            counts.recorded(performer.key, time.time())
 
     def _measure(self, performer: Performer, admission: Admission, call: Call | None, began: float, pace: Pace) -> None:
         facts = performer.facts

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import time
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -12,6 +13,7 @@ from rempart.errors import ModelNotFound, NotFound
 from rempart.gateway.auditing import told_of
 from rempart.gateway.http import NO_STORE, Request
 from rempart.identity.caller import Caller
+from rempart.ledger.log.entry import timestamp
 from rempart.ledger.writing.draft import Trace
 from rempart.wire.job import Target
 
@@ -68,6 +70,19 @@ class Lookups:
     async def metrics(self, request: Request) -> None:
         content = (b"content-type", b"text/plain; version=0.0.4; charset=utf-8")
         await request.reply(200, self._gateway.metrics.text(), [content, NO_STORE])
+
+    async def count(self, request: Request, caller: Caller) -> None:
+        """How many exchanges of this key the ledger holds: whoever sent them can compare."""
+        now = time.time()
+        boot, today = self._gateway.counts.of_key(caller.key, now)
+        told = {
+            "key": caller.key,
+            "boot": self._gateway.parts.boot,
+            "since_boot": boot,
+            "day": timestamp(now)[:10],
+            "today": today,
+        }
+        await request.reply_json(200, _json.encode(told))
 
     async def exchange(self, request: Request, caller: Caller) -> None:
         """Entries of one exchange, and the checkpoint that covers them. Seen with the key that asked."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from time import perf_counter
 
@@ -57,7 +58,13 @@ class Pace:
 class Metrics:
     """The gateway's figures. One per process."""
 
-    def __init__(self, ledger: Callable[[], LogState], witnessed: Callable[[], Witnessed] = Witnessed) -> None:
+    def __init__(
+        self,
+        ledger: Callable[[], LogState],
+        witnessed: Callable[[], Witnessed] = Witnessed,
+        reviewed: Callable[[], float] = lambda: math.nan,
+    ) -> None:
+        """`reviewed`: days since the last review of the ledger."""
         disable_created_metrics()  # type: ignore[no-untyped-call]
         registry = CollectorRegistry()
         self._registry = registry
@@ -92,6 +99,8 @@ class Metrics:
         self.running = Gauge("rempart_exchanges_running", "Exchanges under way (the queue).", registry=registry)
         self._gauges(ledger)
         registry.register(WitnessCollector(witnessed))
+        since_review = Gauge("rempart_ledger_review_days", "Days since the last review.", registry=registry)
+        since_review.set_function(reviewed)
         self._series: dict[tuple[str, str, str], _Series] = {}
 
     def _gauges(self, ledger: Callable[[], LogState]) -> None:

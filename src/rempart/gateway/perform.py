@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TypeVar
 
 from rempart.errors import EngineError, LedgerUnavailable, RempartError
@@ -52,6 +52,12 @@ class Performer:
         """Loop time after which the exchange is cut."""
         self.facts: Mapping[str, Fact] = {}
         """What was recorded of the response."""
+        self.recorded = False
+        """The response is in the ledger."""
+        self.dispatched = False
+        """An engine had it."""
+        self.on_dispatch: Callable[[str], None] = _nobody
+        """Gets the engine's name as a request is handed to it."""
         self.tokens_prompt = 0
         self.tokens_completion = 0
 
@@ -144,10 +150,13 @@ class Performer:
             receipt = await self._record.response(command.facts, command.body)
         except LedgerUnavailable as error:
             return e.LedgerFailed(error=error)
+        self.recorded = True
         return e.ResponseRecorded(index=receipt.index)
 
     async def _dispatch(self, command: c.Dispatch) -> e.Event | None:
         assert self._engine is not None, "the machine dispatches only what was admitted"
+        self.dispatched = True
+        self.on_dispatch(self._engine.name)
         try:
             if command.stream:
                 return await self._stream(self._engine, command.job)
@@ -218,6 +227,10 @@ class Performer:
             raise _Interrupted from None
         finally:
             self._waiting = False
+
+
+def _nobody(engine: str) -> None:
+    """Who does not count."""
 
 
 def _discard(awaitable: Awaitable[object]) -> None:

@@ -88,6 +88,19 @@ class Journal(Protocol):
         ...
 
 
+class LedgerFiles(Protocol):
+    """The files of the ledger, for those who keep a copy. Both raise `UsageError` at a name that is not one of them,
+    `NotFound` when it is not there."""
+
+    def inventory_of(self, prefix: str) -> object:
+        """What there is, as a value for JSON; `prefix` is empty, or names a log that this one continues."""
+        ...
+
+    def open(self, name: str) -> int:
+        """A descriptor to read from, which the caller closes."""
+        ...
+
+
 class Page(Protocol):
     """One static answer."""
 

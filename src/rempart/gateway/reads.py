@@ -118,7 +118,7 @@ class Reads:
             facts["about"] = read.exchange
         if reader.second:
             facts["second"] = reader.second
-        return await record.read(facts, msgspec.json.encode({"query": read.query, "reason": read.reason}))
+        return await record.remark("read", facts, msgspec.json.encode({"query": read.query, "reason": read.reason}))
 
     async def _record(self, args: dict[str, Any]) -> dict[str, Any]:
         try:

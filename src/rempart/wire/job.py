@@ -29,3 +29,10 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
     """Name of the engine."""
     created: int = 0
     """Unix seconds, for `/v1/models`."""
+
+
+class Served(msgspec.Struct, frozen=True, kw_only=True):
+    """What an engine itself says it served since it was started here, in tokens."""
+
+    tokens_prompt: int
+    tokens_completion: int

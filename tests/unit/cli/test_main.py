@@ -210,6 +210,10 @@ def test_a_configuration_that_cannot_be_used_stops_every_command(run: Run, tmp_p
         ("ledger", "release"): ("a",),
         ("ledger", "backup-destroyed"): ("a",),
         ("keys", "reseal"): ("--to", "file"),
+        ("ledger", "replicate"): ("nowhere",),
+        ("ledger", "review"): ("--by", "a", "--note", "b"),
+        ("backup", "create"): ("--to", "nowhere", "--without-keys"),
+        ("backup", "restore"): ("nowhere", "--keys", "nowhere"),
     }
     for words in LEAVES:
         ran = run(*words, *required.get(words, ()), "--config", config)

@@ -74,6 +74,10 @@ class Backups:
                 f"There is no backup {id_} that still counts.", hint="Erasures list those that do; give one's id."
             )
 
+    def begin_again(self) -> None:
+        """The log that was read is to be continued by one that counts from 0."""
+        self._seen.mark = 0
+
     def row(self) -> dict[tuple[str, str], bytes]:
         return {_ROW: msgspec.json.encode(self._seen)}
 

@@ -20,12 +20,15 @@ from rempart.errors import LedgerCorrupt
 REQUEST: Final = b"rempart/v1/request"
 RESPONSE: Final = b"rempart/v1/response"
 PIECES: Final = b"rempart/v1/pieces"
-READ: Final = b"rempart/v1/read"
-"""What was asked for, and why, of a `read` entry (ADR 0003)."""
 
 NONCE_BYTES: Final = 12
 SALT_BYTES: Final = 32
 TAG_BYTES: Final = 16
+
+
+def label(type: str) -> bytes:
+    """Of the body of an entry of that type."""
+    return f"rempart/v1/{type}".encode()
 
 
 class Sealed(msgspec.Struct, frozen=True):

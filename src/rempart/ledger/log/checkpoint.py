@@ -81,6 +81,8 @@ class Signer:
     """An Ed25519 key and the name it signs under."""
 
     def __init__(self, name: str, seed: bytes) -> None:
+        self.seed = seed
+        """The private key, 32 bytes."""
         self._key = Ed25519PrivateKey.from_private_bytes(seed)
         self.verifier = Verifier(name, self._key.public_key().public_bytes_raw())
 

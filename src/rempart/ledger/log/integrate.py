@@ -56,7 +56,7 @@ class Integrator:
         checkpoint = signer.verifier.open(path.read_bytes())
         if checkpoint.origin != signer.verifier.name:
             raise LedgerCorrupt("The checkpoint is of another log.")
-        edge = _read_edge(directory, checkpoint.size)
+        edge = read_edge(directory, checkpoint.size)
         if edge.root() != checkpoint.root:
             raise LedgerCorrupt("The tiles do not lead to the root that the checkpoint signs.")
         width = checkpoint.size % tiles.TILE_WIDTH
@@ -90,7 +90,7 @@ class Integrator:
         replace_durably({self._directory / name: data for name, data in files.items()}, _MODE)
         replace_durably({self._directory / _CHECKPOINT: self._checkpoint()}, _MODE)
         for name in full:
-            _remove_partials(self._directory / f"{name}.p")
+            remove_partials(self._directory / f"{name}.p")
         self.head = LogHead(self._edge.size, self._edge.root())
         return self.head
 
@@ -108,8 +108,8 @@ class Integrator:
         return self._signer.sign(Checkpoint(self._signer.verifier.name, self._edge.size, self._edge.root()))
 
 
-def _remove_partials(directory: Path) -> None:
-    """tlog-tiles: partial tiles may go once the full one exists."""
+def remove_partials(directory: Path) -> None:
+    """`directory` is a tile's name with `.p`. tlog-tiles: partial tiles may go once the full one exists."""
     if directory.is_dir():
         shutil.rmtree(directory)
 
@@ -119,12 +119,13 @@ def _remove_forgotten_partials(directory: Path, edge: tiles.Edge) -> None:
     for level in range(len(edge.rows)):
         full = edge.size >> tiles.TILE_BITS * (level + 1)
         for number in range(max(full - _NEWEST, 0), full):
-            _remove_partials(directory / f"{tiles.tile_path(level, number)}.p")
+            remove_partials(directory / f"{tiles.tile_path(level, number)}.p")
             if level == 0:
-                _remove_partials(directory / f"{tiles.bundle_path(number)}.p")
+                remove_partials(directory / f"{tiles.bundle_path(number)}.p")
 
 
-def _read_edge(directory: Path, size: int) -> tiles.Edge:
+def read_edge(directory: Path, size: int) -> tiles.Edge:
+    """The unfinished tiles of a tree of `size` leaves. Raises `LedgerCorrupt`."""
     rows: list[list[bytes]] = []
     for level, width in enumerate(tiles.widths(size)):
         number = size >> tiles.TILE_BITS * (level + 1)

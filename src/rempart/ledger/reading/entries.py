@@ -24,7 +24,7 @@ from rempart.ledger.log.merkle import leaf_hash
 from rempart.ledger.log.tiles import TILE_WIDTH
 from rempart.ledger.store import frames
 from rempart.ledger.store.bodies import BodyStore, bodies_directory, held_directory
-from rempart.ledger.store.logfiles import bundle_file, read_bundle, read_file, read_tile
+from rempart.ledger.store.logfiles import bundle_file, is_replica, read_bundle, read_file, read_tile
 from rempart.ledger.store.segments import numbers, read_header, segment_path
 from rempart.ledger.store.stream import stream, whole
 
@@ -44,6 +44,7 @@ class EntryReader:
 
     def __init__(self, ledger: Path, *, beyond: bool = True) -> None:
         """`beyond`: with the entries that no checkpoint covers yet, for which the last segments are read."""
+        self._is_replica = is_replica(ledger)
         self._log = ledger / "log"
         self._segments = ledger / "segments"
         self._bodies = BodyStore(bodies_directory(ledger))
@@ -175,6 +176,8 @@ class EntryReader:
     def _read_beyond(self) -> list[bytes] | None:
         """Entries that the checkpoint does not cover; None when one was taken apart meanwhile."""
         known = numbers(self._segments)
+        if self._is_replica and not known:
+            return []
         wanted: list[int] = []
         try:
             for number in reversed(known):

@@ -29,7 +29,7 @@ from rempart.ledger.reading.blocks import BlockReader
 from rempart.ledger.reading.faults import DISTRUST, RESTORE, Fault, Sink
 from rempart.ledger.reading.pairs import Pairs
 from rempart.ledger.reading.recorded import BodySource, Recorded, SegmentSource
-from rempart.ledger.store.logfiles import read_file
+from rempart.ledger.store.logfiles import is_replica, read_file
 from rempart.ledger.writing.recover import origin_hash
 
 _LOOKS: Final = 4
@@ -97,7 +97,7 @@ def _begin(ledger: Path, verifier: Verifier, how: Progress, sink: Sink) -> tuple
     source.sink = sink
     for fault in held:
         sink(fault)
-    if source.first_index is None and not source.found:
+    if source.first_index is None and not source.found and not is_replica(ledger):
         what = "The ledger has no segments."
         sink(Fault(kind="segment", where="segments", what=what, remedy=RESTORE))
     return checkpoint, source

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -14,10 +15,10 @@ from rempart.ledger.keys.keystore import Keystore
 from rempart.ledger.keys.recalling import exchange_key
 from rempart.ledger.log import entry as entries
 from rempart.ledger.reading.entries import EntryReader, Placed
+from rempart.ledger.store.logfiles import previous_directory, previous_logs
 
 _INDEX_DIGITS: Final = 20
-LABELS: Final = {"request": bodies.REQUEST, "response": bodies.RESPONSE, "read": bodies.READ}
-"""Entry type -> label under which its body is encrypted."""
+_NO_ENTRY: Final = "Give an entry's index, or an exchange's id."
 
 
 class Found(msgspec.Struct, frozen=True, kw_only=True):
@@ -44,8 +45,17 @@ def find(ledger: Path, wanted: str, keystore: Keystore | None) -> list[Found]:
     else:
         placed = reader.of_exchange(wanted)
     if not placed:
-        raise NotFound(f"The ledger has no entry {wanted!r}.", hint="Give an entry's index, or an exchange's id.")
+        raise NotFound(f"The ledger has no entry {wanted!r}.", hint=_NO_ENTRY)
     return [_found(reader, index, entries.decode(entry), keystore) for index, entry in placed]
+
+
+def find_everywhere(ledger: Path, wanted: str, keystore: Keystore | None) -> list[Found]:
+    """As `find`; an exchange is looked for in the logs that this one continues, too."""
+    before = [] if wanted.isdecimal() and len(wanted) < _INDEX_DIGITS else previous_logs(ledger)
+    for directory in (ledger, *(previous_directory(ledger, number) for number in reversed(before))):
+        with contextlib.suppress(NotFound):
+            return find(directory, wanted, keystore)
+    raise NotFound(f"The ledger has no entry {wanted!r}.", hint=_NO_ENTRY)
 
 
 def last(ledger: Path, count: int, after: int = -1) -> list[Found]:
@@ -96,5 +106,5 @@ def _reveal(reader: EntryReader, index: int, fields: dict[str, Any], keystore: K
     if sealed is None:
         return None
     exchange = bytes.fromhex(fields["exchange"])
-    label = LABELS[fields["type"]]
+    label = bodies.label(str(fields["type"]))
     return bodies.unseal(bodies.expand(key, label), exchange, label, sealed, fields["commitment"])

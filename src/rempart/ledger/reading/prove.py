@@ -6,6 +6,7 @@ as the full one.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -30,9 +31,11 @@ class Proven(msgspec.Struct, frozen=True, kw_only=True):
 class TileReader:
     """Hashes of the tree of `size` leaves whose tiles lie in `log`; it keeps what it has read."""
 
-    def __init__(self, log: Path, size: int) -> None:
+    def __init__(self, log: Path, size: int, read: Callable[[Path, Path], bytes] | None = None) -> None:
+        """`read`: a partial file, or the full one that has taken its place; without it: `read_grown`."""
         self._log = log
         self._size = size
+        self._read = read or read_grown
         self._tiles: dict[tuple[int, int], list[bytes]] = {}
 
     def node(self, level: int, place: int) -> bytes:
@@ -51,7 +54,7 @@ class TileReader:
         if found is None:
             width = self._width(level, number)
             path = self._log / tiles.tile_path(level, number, width)
-            data = read_grown(path, self._log / tiles.tile_path(level, number))
+            data = self._read(path, self._log / tiles.tile_path(level, number))
             found = self._tiles[level, number] = tiles.decode_tile(data[: width * 32], width)
         return found
 

@@ -6,6 +6,7 @@ source is made: what a server takes apart meanwhile can still be read.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from bisect import bisect_right
 from collections.abc import Iterator
@@ -19,6 +20,7 @@ from rempart.errors import LedgerCorrupt
 from rempart.ledger.reading.faults import RESTORE, Fault, Sink
 from rempart.ledger.store import frames
 from rempart.ledger.store.bodies import BodyStore, bodies_directory, body_path, first_indices, read_bodies_header
+from rempart.ledger.store.logfiles import is_replica
 from rempart.ledger.store.segments import segment_path
 from rempart.ledger.store.stream import Hole, survey, whole
 
@@ -165,6 +167,8 @@ class BodySource:
     """The files of bodies of entries before the index `before`. Ask in order of the indices. Use it as a context."""
 
     def __init__(self, ledger: Path, origin_hash: bytes, before: int, sink: Sink) -> None:
+        self._ahead_allowed = is_replica(ledger)
+        """A replica's bodies are there before the checkpoint that covers them."""
         self._directory = bodies_directory(ledger)
         self._origin_hash = origin_hash
         self._before = before
@@ -217,9 +221,14 @@ class BodySource:
         self.pass_by(self._before)
         for name in list(self._open):
             self._drain(self._open.pop(name))
-        for (retention, bucket), first in sorted(self._unread):
-            where = str(body_path(Path("bodies") / retention / bucket, first))
-            self._tell(where, "No entry states any of its bodies.", None)
+        for name, first in sorted(self._unread):
+            path = body_path(self._directory / name[0] / name[1], first)
+            where = str(path.relative_to(self._directory.parent))
+            if self._ahead_allowed:
+                with contextlib.suppress(FileNotFoundError):  # its bucket has just gone
+                    self._drain(_File(path, where, self._before))
+            else:
+                self._tell(where, "No entry states any of its bodies.", None)
 
     def _next_file(self, name: tuple[str, str], index: int) -> _File | None:
         if name in self._open:
@@ -238,7 +247,8 @@ class BodySource:
             return None  # its bucket has just gone
         self._open[name] = file
         try:
-            file.end_index = read_bodies_header(file.descriptor, firsts[place], self._origin_hash).end_index
+            header = read_bodies_header(file.descriptor, firsts[place], self._origin_hash)
+            file.end_index = min(header.end_index, following)  # in a replica it may still grow
         except LedgerCorrupt as error:
             self._tell(where, error.message, None)
         return file
@@ -259,6 +269,8 @@ class BodySource:
             os.close(file.descriptor)
 
     def _stray(self, file: _File, index: int) -> None:
+        if self._ahead_allowed and index >= self._before:
+            return
         self._tell(file.where, f"Entry {index} does not state the body that is here for it.", index)
 
     def _tell(self, where: str, what: str, index: int | None) -> None:

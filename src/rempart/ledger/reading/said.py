@@ -10,10 +10,9 @@ import msgspec
 from rempart.errors import KeystoreError, LedgerCorrupt
 from rempart.ledger.keys import body as bodies
 from rempart.ledger.keys.keystore import Keystore
-from rempart.ledger.keys.vault import RecordKeys, recall
+from rempart.ledger.keys.recalling import exchange_key
 from rempart.ledger.log import entry as entries
 from rempart.ledger.reading.entries import EntryReader
-from rempart.ledger.reading.find import LABELS
 from rempart.ledger.reading.sealed import SealedBodies
 from rempart.ledger.search.texts import texts
 
@@ -43,14 +42,14 @@ class Said:
 
     def content(self, index: int, fields: dict[str, Any]) -> Any:
         """What an entry's body holds, decoded; None when there is none, or none that can be read any more."""
-        if not fields.get("body") or fields["type"] not in LABELS:
+        if not fields.get("body"):
             return None
-        keys = self._keys(fields)
+        key = self._key(fields)
         try:
             sealed = self._bodies.read(index, str(fields["class"]), str(fields["bucket"]))
-            if sealed is None or keys is None:
+            if sealed is None or key is None:
                 return None
-            return msgspec.json.decode(_unseal(keys, fields, sealed).content)
+            return msgspec.json.decode(_unseal(key, fields, sealed).content)
         except (LedgerCorrupt, msgspec.DecodeError):
             return None  # one damaged body does not hide the others; `fsck` names it
 
@@ -61,9 +60,9 @@ class Said:
     def close(self) -> None:
         self._bodies.close()
 
-    def _keys(self, fields: dict[str, Any]) -> RecordKeys | None:
+    def _key(self, fields: dict[str, Any]) -> bytes | None:
         try:
-            return recall(self._keystore, fields)
+            return exchange_key(self._keystore, fields)
         except KeystoreError:
             # Destroyed, or the keystore fails? What fails, fails here again, and is not taken for destroyed.
             for kind, id_ in _rows(fields):
@@ -76,8 +75,7 @@ def _rows(fields: dict[str, Any]) -> list[tuple[str, str]]:
     return [("seed", str(fields["seed"])), ("bucket", f"{fields['class']}/{fields['bucket']}"), *people]
 
 
-def _unseal(keys: RecordKeys, fields: dict[str, Any], sealed: bytes) -> bodies.Revealed:
+def _unseal(key: bytes, fields: dict[str, Any], sealed: bytes) -> bodies.Revealed:
     exchange = bytes.fromhex(fields["exchange"])
-    label = LABELS[fields["type"]]
-    key = bodies.expand(keys.exchange_key(exchange), label)
-    return bodies.unseal(key, exchange, label, sealed, fields["commitment"])
+    label = bodies.label(str(fields["type"]))
+    return bodies.unseal(bodies.expand(key, label), exchange, label, sealed, fields["commitment"])

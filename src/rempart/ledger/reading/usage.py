@@ -1,43 +1,61 @@
-"""`tokens_of_day`: what each key used today, read back from the ledger at a start."""
+"""`used_of_day`: what each key used today, read back from the ledger at a start."""
 
 from __future__ import annotations
 
+from itertools import chain
 from pathlib import Path
 from typing import Final
 
+import msgspec
+
 from rempart.ledger.log import entry as entries
 from rempart.ledger.reading.find import newest_first
+from rempart.ledger.store.logfiles import previous_directory, previous_logs
 
 _TOKENS_MAX: Final = 2**53 - 1  # what an entry can hold
 
 
-def tokens_of_day(ledger: Path, now: float) -> dict[str, int]:
-    """Key id -> tokens of the UTC day of `now`: the last whole set of `meter` entries, and the responses since.
+class Used(msgspec.Struct, frozen=True, kw_only=True):
+    """Of one UTC day, by key."""
+
+    tokens: dict[str, int]
+    exchanges: dict[str, int]
+
+
+def used_of_day(ledger: Path, now: float) -> Used:
+    """What each key used on the UTC day of `now`: the last whole set of `meter` entries, and the responses since.
 
     A meter of many keys is written in parts; a crash may have cut a set off, which then does not count.
-    `ledger` is `<data>/ledger`.
+    A log that was begun anew goes on in the one that it continues. `ledger` is `<data>/ledger`.
     """
     day = entries.timestamp(now)[:10]
-    used: dict[str, int] = {}
-    meter: dict[str, int] = {}
+    used, meter = Used(tokens={}, exchanges={}), Used(tokens={}, exchanges={})
     missing = -1
-    for _, fields in newest_first(ledger):
+    before = (newest_first(previous_directory(ledger, one)) for one in reversed(previous_logs(ledger)))
+    for _, fields in chain(newest_first(ledger), *before):
         if str(fields["time"])[:10] < day:
             break
         if fields["type"] == "meter":
             last = fields["part"] == fields["parts"] - 1
             if last:
-                meter, missing = {}, fields["part"]
+                meter, missing = Used(tokens={}, exchanges={}), fields["part"]
             if fields["part"] == missing:
-                meter.update(fields["totals"])
+                meter.tokens.update(fields["totals"])
+                meter.exchanges.update(fields.get("exchanges", {}))
                 missing -= 1
                 if missing < 0:
-                    return _sum(used, meter)
+                    return Used(tokens=_sum(used.tokens, meter.tokens), exchanges=_sum(used.exchanges, meter.exchanges))
         elif fields["type"] == "response":
             key = str(fields["key"])
             tokens = fields.get("tokens_prompt", 0) + fields.get("tokens_completion", 0)
-            used[key] = min(used.get(key, 0) + tokens, _TOKENS_MAX)
+            used.tokens[key] = min(used.tokens.get(key, 0) + tokens, _TOKENS_MAX)
+            used.exchanges[key] = used.exchanges.get(key, 0) + 1
     return used
+
+
+def tokens_of_day(ledger: Path, now: float) -> dict[str, int]:
+    """Key id -> tokens of the UTC day of `now`; see `used_of_day`."""
+    return used_of_day(ledger, now).tokens
 
 
 def _sum(one: dict[str, int], other: dict[str, int]) -> dict[str, int]:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Final
 
 from rempart.errors import LedgerCorrupt
 from rempart.ledger.log import tiles
 from rempart.ledger.log.merkle import HASH_BYTES
+
+REPLICA: Final = "replica"
+"""The file that says so."""
 
 
 def read_bundle(log: Path, number: int, width: int) -> list[bytes]:
@@ -41,3 +45,18 @@ def read_file(path: Path) -> bytes:
 
 def _partial_or_full(partial: Path, full: Path) -> Path:
     return partial if partial == full or partial.exists() or not full.exists() else full
+
+
+def is_replica(ledger: Path) -> bool:
+    """Whether `<data>/ledger` is a copy without segments (docs/backup.md): nothing writes entries there."""
+    return (ledger / REPLICA).exists()
+
+
+def previous_logs(ledger: Path) -> list[int]:
+    """Numbers of the logs that this one continues, in `previous/<number>`, ascending."""
+    return sorted(int(path.name) for path in (ledger / "previous").glob("*") if path.name.isdecimal())
+
+
+def previous_directory(ledger: Path, number: int) -> Path:
+    """Of one of them: a ledger of its own, without segments."""
+    return ledger / "previous" / str(number)

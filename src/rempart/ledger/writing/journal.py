@@ -53,6 +53,8 @@ class Journal:
     ) -> None:
         self._sequencer = sequencer
         self.vault = vault
+        self.boot = voice.boot
+        """Id of this run, as in its entries."""
         self._clock = clock
         self._common: dict[str, Any] = {
             "v": entries.VERSION,
@@ -91,6 +93,18 @@ class Journal:
         """An entry that is no exchange. Raises `ValueError` at facts that may not stand in an entry."""
         entries.check(facts)
         return await self._sequencer.append(self._entry(type, facts))
+
+    async def remark(self, type: str, facts: Mapping[str, Fact], content: bytes, retention: str) -> Receipt:
+        """As `event`, with an encrypted body: it has keys of its own, and an id as an exchange has."""
+        self._sequencer.check_room()
+        entries.check(facts)
+        now = self._clock()
+        id_ = f"{int(now * 1000):012x}{secrets.token_hex(10)}"
+        keys = await self.vault.keys(retention, entries.timestamp(now)[:10], "", ())
+        record = ExchangeRecord(
+            self, id_, {"exchange": id_, **_names(keys, retention)}, keys.exchange_key(bytes.fromhex(id_))
+        )
+        return await record.remark(type, facts, content)
 
     async def close_unreadable(self, fields: Mapping[str, Fact]) -> Receipt:
         """The response of an exchange whose keys were destroyed: no body."""
@@ -177,10 +191,10 @@ class ExchangeRecord:
         self._journal._trace(self._exchange, self._fields["key"], "response", receipt)
         return receipt
 
-    async def read(self, facts: Mapping[str, Fact], body: bytes) -> Receipt:
-        """The record of a read of the ledger: one entry, which opens and closes nothing. Raises `LedgerUnavailable`."""
-        sealed = self._seal(bodies.READ, body)
-        return await self._journal._sequencer.append(self._entry("read", facts, sealed), sealed.body)
+    async def remark(self, type: str, facts: Mapping[str, Fact], body: bytes) -> Receipt:
+        """An entry of that type with a body, which is no request and no response. Raises `LedgerUnavailable`."""
+        sealed = self._seal(bodies.label(type), body)
+        return await self._journal._sequencer.append(self._entry(type, facts, sealed), sealed.body)
 
     async def _close_without_body(self, facts: Mapping[str, Fact]) -> None:
         """Raises `LedgerUnavailable` when even that finds no room."""

@@ -18,8 +18,10 @@ from rempart.ledger.keys.keystore import Keystore
 from rempart.ledger.keys.recalling import exchange_key
 from rempart.ledger.keys.vault import Vault
 from rempart.ledger.log.checkpoint import Signer, Verifier, check_name
+from rempart.ledger.reading.previous import state_of
 from rempart.ledger.reading.witnessed import check_not_behind
 from rempart.ledger.store.files import make_directory, replace_durably
+from rempart.ledger.store.logfiles import previous_directory, previous_logs
 from rempart.ledger.store.segments import initialise, spare_path
 from rempart.ledger.writing.journal import Journal, Voice, new_boot
 from rempart.ledger.writing.recover import Lost, Recovered, origin_hash, recover
@@ -86,6 +88,9 @@ async def open_ledger(
     behind = _clock_behind_s(recovered.last_time, clock())
     if behind:
         facts["clock_behind_s"] = behind
+    before = previous_logs(ledger_directory(data))
+    if before and not recovered.opened.next_index:
+        facts["continues"] = state_of(previous_directory(ledger_directory(data), before[-1]))
     await journal.event("start", facts)
     return journal
 
@@ -99,7 +104,7 @@ def _prepare(data: Path, keystore: Keystore, origin: str) -> Signer:
             f"The ledger of {data} was here and is gone.",
             hint="Restore ledger/ from its copy; keys/ alone is not enough.",
         )
-    if known and origin and origin != known:
+    if known and origin and origin != known and origin not in _continued(directory):
         raise ConfigError(
             f"This ledger's origin is {known!r}, the configuration says {origin!r}.",
             hint="The origin is fixed when a ledger begins: take ledger.origin out, or use another directory.",
@@ -125,6 +130,12 @@ def _prepare(data: Path, keystore: Keystore, origin: str) -> Signer:
             ) from error
         keystore.put({_INITIALISED: b"1"})
     return signer
+
+
+def _continued(directory: Path) -> set[str]:
+    """Origins of the logs that this one continues: the configuration may still name the first."""
+    found = (previous_directory(directory, number) / _VKEY for number in previous_logs(directory))
+    return {Verifier.from_vkey(path.read_text()).name for path in found}
 
 
 def _recover(directory: Path, signer: Signer) -> Recovered:

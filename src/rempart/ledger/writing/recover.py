@@ -21,12 +21,12 @@ import msgspec
 from rempart import limits
 from rempart.errors import LedgerCorrupt
 from rempart.ledger.log import entry as entries
-from rempart.ledger.log.checkpoint import Signer
+from rempart.ledger.log.checkpoint import Signer, parse_note
 from rempart.ledger.log.integrate import Integrator
 from rempart.ledger.log.tiles import TILE_WIDTH
 from rempart.ledger.store import frames
 from rempart.ledger.store.files import replace_durably
-from rempart.ledger.store.logfiles import read_bundle
+from rempart.ledger.store.logfiles import read_bundle, read_file
 from rempart.ledger.store.ownership import alone
 from rempart.ledger.store.segments import Segment, numbers, read_header, read_segment, segment_path
 from rempart.ledger.writing.retire import Closed
@@ -93,7 +93,8 @@ def _recover(directory: Path, signer: Signer) -> Recovered:
         integrator=integrator,
         closed=closed,
     )
-    return Recovered(opened, _lost(segments, known, still_open, found), _last_time(directory / "log", next_index))
+    lost = _lost(segments, known, still_open, found)
+    return Recovered(opened, lost, _last_time(directory / "log", next_index))
 
 
 def _rewrite(path: Path) -> frames.Scan:
@@ -166,7 +167,16 @@ def _lost(segments: Path, known: list[int], still_open: list[OpenExchange], last
                 pieces[wanted[frame.entry].exchange][frame.number] = frame.body
             elif frame.kind == frames.Kind.ENTRY and frame.number in indices:
                 requests[frame.number] = entries.decode(frame.entry)
+    for index in indices - requests.keys():  # a restored ledger has no segment of what came before (docs/backup.md)
+        requests[index] = entries.decode(_from_log(segments.parent / "log", index))
     return [Lost(one.request, requests[one.request], _in_order(pieces[one.exchange])) for one in still_open]
+
+
+def _from_log(log: Path, index: int) -> bytes:
+    """An entry that is under the checkpoint."""
+    _, head = parse_note(read_file(log / "checkpoint"))
+    number = index // TILE_WIDTH
+    return read_bundle(log, number, min(head.size - number * TILE_WIDTH, TILE_WIDTH))[index % TILE_WIDTH]
 
 
 def _in_order(pieces: dict[int, bytes]) -> list[bytes]:

@@ -45,7 +45,7 @@ class Life(msgspec.Struct):
         record = await self.journal.open(
             f"{99:032x}", actor="a_9", role="auditor", key="k9", subject="", people=(), retention="audit"
         )
-        return (await record.read({"verb": "search", "found": 1, "bodies": 0}, query.encode())).index
+        return (await record.remark("read", {"verb": "search", "found": 1, "bodies": 0}, query.encode())).index
 
     async def covered(self, index: int) -> None:
         await until(lambda: self.journal.state().tree_size > index)

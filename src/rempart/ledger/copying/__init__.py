@@ -1,0 +1,1 @@
+"""Copies of a ledger that verify by themselves: replicas, backups, and what begins from them."""
