@@ -60,17 +60,6 @@ def decode_bundle(data: bytes, width: int) -> list[bytes]:
     return entries
 
 
-def entry_of(data: bytes, at: int) -> bytes:
-    """Entry number `at` of a bundle, whatever follows it. Raises `LedgerCorrupt`."""
-    begin = 0
-    for _ in range(at):
-        begin += 2 + int.from_bytes(data[begin : begin + 2], "big")
-    end = begin + 2 + int.from_bytes(data[begin : begin + 2], "big")
-    if begin + 2 > len(data) or end > len(data):
-        raise LedgerCorrupt(f"An entry bundle holds no entry {at}.")
-    return data[begin + 2 : end]
-
-
 def decode_tile(data: bytes, width: int) -> list[bytes]:
     """Exactly `width` hashes. Raises `LedgerCorrupt`."""
     if len(data) != width * HASH_BYTES:

@@ -27,8 +27,9 @@ from rempart.ledger.keys.body import Revealed
 from rempart.ledger.log import tiles
 from rempart.ledger.log.checkpoint import Checkpoint, parse_note
 from rempart.ledger.log.proof import TlogProof, encode
-from rempart.ledger.reading.prove import Proven, Prover, read_grown
+from rempart.ledger.reading.prove import Proven, Prover
 from rempart.ledger.store.files import replace_durably
+from rempart.ledger.store.logfiles import read_tile
 
 _VERIFIER: Final = "verify_pack.py"
 _README: Final = """\
@@ -105,8 +106,7 @@ def _tiles_above(log: Path, indices: list[int], head: Checkpoint) -> dict[str, b
             width = min((head.size >> tiles.TILE_BITS * level) - number * tiles.TILE_WIDTH, tiles.TILE_WIDTH)
             name = tiles.tile_path(level, number, width)
             if name not in found:
-                data = read_grown(log / name, log / tiles.tile_path(level, number))
-                found[name] = data[: width * 32]
+                found[name] = read_tile(log, level, number, width)
             if width < tiles.TILE_WIDTH:
                 break
             level, place = level + 1, number

@@ -15,6 +15,7 @@ from rempart.errors import LedgerCorrupt, NotFound
 from rempart.ledger.log import tiles
 from rempart.ledger.log.checkpoint import parse_note
 from rempart.ledger.log.merkle import inclusion_proof, leaf_hash, root_of
+from rempart.ledger.store.logfiles import read_bundle, read_file, read_grown
 
 
 class Proven(msgspec.Struct, frozen=True, kw_only=True):
@@ -68,7 +69,7 @@ class Prover:
 
     def __init__(self, log: Path) -> None:
         self._log = log
-        self.checkpoint = read_grown(log / "checkpoint", log / "checkpoint")
+        self.checkpoint = read_file(log / "checkpoint")
         """The signed note, as it is."""
         _, self.head = parse_note(self.checkpoint)
         self._reader = TileReader(log, self.head.size)
@@ -81,7 +82,8 @@ class Prover:
                 f"The checkpoint covers {size} entries, not entry {index}.",
                 hint="A checkpoint follows an entry within a second: try again.",
             )
-        entry = _entry(self._log, index, size)
+        number, at = divmod(index, tiles.TILE_WIDTH)
+        entry = read_bundle(self._log, number, min(size - number * tiles.TILE_WIDTH, tiles.TILE_WIDTH))[at]
         if self._reader.node(0, index) != leaf_hash(entry):
             raise LedgerCorrupt(
                 f"Entry {index} is not the one that the tree stands for.", hint="Run rempart ledger verify."
@@ -93,22 +95,3 @@ class Prover:
 def prove(log: Path, index: int) -> Proven:
     """`log` is `<data>/ledger/log`. Raises `NotFound` when the checkpoint does not cover `index` (yet)."""
     return Prover(log).prove(index)
-
-
-def _entry(log: Path, index: int, size: int) -> bytes:
-    number, at = divmod(index, tiles.TILE_WIDTH)
-    width = min(size - number * tiles.TILE_WIDTH, tiles.TILE_WIDTH)
-    data = read_grown(log / tiles.bundle_path(number, width), log / tiles.bundle_path(number))
-    return tiles.entry_of(data, at)
-
-
-def read_grown(partial: Path, full: Path) -> bytes:
-    """The partial file, or the full one that has taken its place. Raises `LedgerCorrupt`."""
-    for path in (partial, full):
-        try:
-            return path.read_bytes()
-        except FileNotFoundError:
-            continue
-        except OSError as error:
-            raise LedgerCorrupt(f"{path} cannot be read: {error.strerror}.", hint="Look at the disk.") from error
-    raise LedgerCorrupt(f"{full} is missing.", hint="Restore it from a copy.")

@@ -15,9 +15,9 @@ REPLICA: Final = "replica"
 
 def read_bundle(log: Path, number: int, width: int) -> list[bytes]:
     """The first `width` entries. A partial bundle may just have become full, and gone. Raises `LedgerCorrupt`."""
-    path = bundle_file(log, number, width)
+    path, data = _grown(log / tiles.bundle_path(number, width), log / tiles.bundle_path(number))
     full = path == log / tiles.bundle_path(number)
-    return tiles.decode_bundle(read_file(path), tiles.TILE_WIDTH if full else width)[:width]
+    return tiles.decode_bundle(data, tiles.TILE_WIDTH if full else width)[:width]
 
 
 def bundle_file(log: Path, number: int, width: int) -> Path:
@@ -27,7 +27,8 @@ def bundle_file(log: Path, number: int, width: int) -> Path:
 
 def read_tile(log: Path, level: int, number: int, width: int) -> bytes:
     """The first `width` hashes of a tile, as they follow each other. Raises `LedgerCorrupt`."""
-    return read_file(tile_file(log, level, number, width))[: width * HASH_BYTES]
+    data = read_grown(log / tiles.tile_path(level, number, width), log / tiles.tile_path(level, number))
+    return data[: width * HASH_BYTES]
 
 
 def tile_file(log: Path, level: int, number: int, width: int) -> Path:
@@ -35,12 +36,30 @@ def tile_file(log: Path, level: int, number: int, width: int) -> Path:
     return _partial_or_full(log / tiles.tile_path(level, number, width), log / tiles.tile_path(level, number))
 
 
+def read_grown(partial: Path, full: Path) -> bytes:
+    """A partial file, or the full one that has taken its place. Raises `LedgerCorrupt`."""
+    return _grown(partial, full)[1]
+
+
+def _grown(partial: Path, full: Path) -> tuple[Path, bytes]:
+    try:
+        return partial, partial.read_bytes()
+    except FileNotFoundError:
+        return full, read_file(full)
+    except OSError as error:
+        raise _unreadable(partial, error) from error
+
+
 def read_file(path: Path) -> bytes:
     """Raises `LedgerCorrupt`."""
     try:
         return path.read_bytes()
     except OSError as error:
-        raise LedgerCorrupt(f"{path} cannot be read: {error.strerror}.", hint="Restore it from its copy.") from error
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: OSError) -> LedgerCorrupt:
+    return LedgerCorrupt(f"{path} cannot be read: {error.strerror}.", hint="Restore it from its copy.")
 
 
 def _partial_or_full(partial: Path, full: Path) -> Path:

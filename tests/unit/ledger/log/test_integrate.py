@@ -166,7 +166,7 @@ def test_partial_tiles_left_by_a_crash_after_the_checkpoint_go_too(
 ) -> None:
     log = grown(tmp_path, 200)
     with monkeypatch.context() as crash:
-        crash.setattr(integrate, "_remove_partials", lambda directory: None)
+        crash.setattr(integrate, "remove_partials", lambda directory: None)
         log.add(200, entries(200, 100))
     again = Integrator.open(tmp_path, SIGNER)
     again.add(300, entries(300, 1))
