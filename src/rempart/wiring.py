@@ -47,7 +47,7 @@ from rempart.ledger.copying.source import FolderSource
 from rempart.ledger.erasing.expire import expire_daily
 from rempart.ledger.erasing.fulfil import finish
 from rempart.ledger.erasing.records import Records
-from rempart.ledger.keys.configured import sealings_of
+from rempart.ledger.keys.configured import open_keystore, sealings_of
 from rempart.ledger.keys.keystore import Keystore
 from rempart.ledger.keys.retention import parse as parse_classes
 from rempart.ledger.keys.sealing import kind_of
@@ -59,11 +59,11 @@ from rempart.ledger.reading.review import days_since
 from rempart.ledger.reading.usage import used_of_day
 from rempart.ledger.reading.witnessed import check_own_line
 from rempart.ledger.search.supervision import keeping
-from rempart.ledger.store.logfiles import is_replica
+from rempart.ledger.store.logfiles import is_replica, ledger_directory
 from rempart.ledger.store.ownership import own
 from rempart.ledger.writing.draft import Witnessed
 from rempart.ledger.writing.journal import Journal
-from rempart.ledger.writing.opening import ledger_directory, open_keystore, open_ledger, read_vkey
+from rempart.ledger.writing.opening import open_ledger, read_vkey
 from rempart.ledger.writing.witness_client import clients
 from rempart.ledger.writing.witnessing import Witnessing
 from rempart.wire.facts import Fact

@@ -5,11 +5,12 @@ from pathlib import Path
 
 import pytest
 
+from rempart.ledger.keys.configured import open_keystore
 from rempart.ledger.log.checkpoint import Verifier
 from rempart.ledger.reading.find import find, newest_first
 from rempart.ledger.reading.fsck import fsck
 from rempart.ledger.reading.verify import verify
-from rempart.ledger.writing.opening import open_keystore, open_ledger, read_vkey
+from rempart.ledger.writing.opening import open_ledger, read_vkey
 
 GOLDEN = sorted(path for path in (Path(__file__).parents[1] / "golden").iterdir() if path.is_dir())
 

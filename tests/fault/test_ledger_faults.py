@@ -17,6 +17,7 @@ import pytest
 
 from rempart import limits
 from rempart.errors import LedgerUnavailable, RempartError
+from rempart.ledger.keys.configured import open_keystore
 from rempart.ledger.log.checkpoint import Verifier
 from rempart.ledger.log.merkle import leaf_hash
 from rempart.ledger.reading.entries import EntryReader
@@ -25,7 +26,7 @@ from rempart.ledger.reading.find import find
 from rempart.ledger.reading.verify import verify
 from rempart.ledger.store import segments as segments_module
 from rempart.ledger.writing.journal import Journal
-from rempart.ledger.writing.opening import open_keystore, open_ledger, read_vkey
+from rempart.ledger.writing.opening import open_ledger, read_vkey
 
 CALLS = ("fdatasync", "pwrite", "fsync", "rename")
 EXCHANGE = "0123456789abcdef" * 2

@@ -14,11 +14,12 @@ import pytest
 
 from rempart import limits
 from rempart.errors import LedgerUnavailable
+from rempart.ledger.keys.configured import open_keystore
 from rempart.ledger.log.checkpoint import Verifier
 from rempart.ledger.reading.verify import verify
 from rempart.ledger.writing import sequencer as module
 from rempart.ledger.writing.journal import ExchangeRecord, Journal
-from rempart.ledger.writing.opening import open_keystore, open_ledger, read_vkey
+from rempart.ledger.writing.opening import open_ledger, read_vkey
 from rempart.ledger.writing.sequencer import Sequencer
 
 IDS = itertools.count(1)

@@ -16,9 +16,10 @@ import aiohttp
 
 from rempart import limits
 from rempart.bench.running import Running, rempart, start
+from rempart.ledger.keys.configured import open_keystore
 from rempart.ledger.store.segments import numbers, read_segment
 from rempart.ledger.writing.journal import Journal
-from rempart.ledger.writing.opening import open_keystore, open_ledger
+from rempart.ledger.writing.opening import open_ledger
 from rempart.testing.scripted import ScriptedServer
 
 

@@ -15,10 +15,12 @@ import uvloop
 
 from rempart.bench.results import Collected, Scale
 from rempart.bench.servers import REMPART
+from rempart.ledger.keys.configured import open_keystore
 from rempart.ledger.log.checkpoint import Verifier
 from rempart.ledger.reading.verify import verify
+from rempart.ledger.store.logfiles import ledger_directory
 from rempart.ledger.writing.journal import Journal
-from rempart.ledger.writing.opening import ledger_directory, open_keystore, open_ledger, read_vkey
+from rempart.ledger.writing.opening import open_ledger, read_vkey
 
 APPENDS: Final = "ledger, durable appends"
 PER_SYNC: Final = "ledger, appends per fdatasync"

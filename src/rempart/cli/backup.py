@@ -22,7 +22,8 @@ from rempart.ledger.copying.replicate import Tell
 from rempart.ledger.copying.restore import Restored
 from rempart.ledger.log.checkpoint import Verifier
 from rempart.ledger.reading.backups import backups
-from rempart.ledger.writing.opening import ledger_directory, read_vkey
+from rempart.ledger.store.logfiles import ledger_directory
+from rempart.ledger.writing.opening import read_vkey
 from rempart.wiring import administer
 
 

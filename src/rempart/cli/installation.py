@@ -6,8 +6,8 @@ from pathlib import Path
 
 from rempart.config.settings import Keys
 from rempart.errors import KeystoreError, NoInstallation, UsageError
+from rempart.ledger.keys.configured import open_keystore
 from rempart.ledger.keys.keystore import Keystore
-from rempart.ledger.writing.opening import open_keystore
 
 _LEDGER = ("ledger", "log.vkey")
 _KEYS = ("keys", "root.key")

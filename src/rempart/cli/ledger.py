@@ -24,8 +24,9 @@ from rempart.ledger.reading.fsck import Checked
 from rempart.ledger.reading.fsck import fsck as check_ledger
 from rempart.ledger.reading.previous import verify_chain
 from rempart.ledger.reading.witnessed import check_own_line, check_witnessed
+from rempart.ledger.store.logfiles import ledger_directory
 from rempart.ledger.store.ownership import own
-from rempart.ledger.writing.opening import ledger_directory, read_vkey
+from rempart.ledger.writing.opening import read_vkey
 from rempart.wiring import read_policy
 
 

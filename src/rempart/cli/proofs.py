@@ -18,7 +18,8 @@ from rempart.ledger.reading.find import find, find_revealed
 from rempart.ledger.reading.pack import proof_of, write_pack
 from rempart.ledger.reading.prove import Prover
 from rempart.ledger.store.files import replace_durably
-from rempart.ledger.writing.opening import ledger_directory, read_vkey
+from rempart.ledger.store.logfiles import ledger_directory
+from rempart.ledger.writing.opening import read_vkey
 
 
 @click.command(short_help="Write proofs of entries.")

@@ -15,7 +15,7 @@ from rempart.cli.options import common, settings_of, show
 from rempart.errors import UsageError
 from rempart.ledger.reading.reconcile import COUNTS, EngineRow, Reconciled
 from rempart.ledger.reading.reconcile import reconcile as reconcile_ledger
-from rempart.ledger.writing.opening import ledger_directory
+from rempart.ledger.store.logfiles import ledger_directory
 
 _SINCE: Final = re.compile(r"[0-9]{4}(-[0-9]{2}){0,2}|[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:.]{2,15}Z?")
 

@@ -20,8 +20,9 @@ from rempart.ledger.copying.remote import RemoteSource
 from rempart.ledger.copying.replicate import Copied, Replicator
 from rempart.ledger.copying.source import FolderSource, Source
 from rempart.ledger.log.checkpoint import Verifier
+from rempart.ledger.store.logfiles import ledger_directory
 from rempart.ledger.store.ownership import own
-from rempart.ledger.writing.opening import ledger_directory, read_vkey
+from rempart.ledger.writing.opening import read_vkey
 from rempart.wiring import ledger_source
 
 _log: Final = logging.getLogger("rempart.ledger")

@@ -14,7 +14,7 @@ from rempart.cli.installation import require_ledger
 from rempart.cli.options import PathOption, common, settings_of, show, text_given
 from rempart.errors import UsageError
 from rempart.ledger.reading.review import Period, due, period, remember, reviews
-from rempart.ledger.writing.opening import ledger_directory
+from rempart.ledger.store.logfiles import ledger_directory
 from rempart.wiring import administer
 
 _PAGE: Final = """<!doctype html>

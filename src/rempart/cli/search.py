@@ -17,10 +17,10 @@ from rempart.ledger.log.proof import encode
 from rempart.ledger.reading.archive import Page
 from rempart.ledger.reading.pack import proof_of
 from rempart.ledger.reading.prove import Prover
-from rempart.ledger.search.build import build_apart
+from rempart.ledger.search.apart import build_apart
 from rempart.ledger.search.following import index_ledger
 from rempart.ledger.store.files import replace_durably
-from rempart.ledger.writing.opening import ledger_directory
+from rempart.ledger.store.logfiles import ledger_directory
 from rempart.wiring import open_archive
 
 

@@ -13,10 +13,11 @@ import msgspec
 
 from rempart.gateway.backups import record_backup
 from rempart.ledger.copying.backup import Backup, Made, Places, Recorded
+from rempart.ledger.keys.configured import open_keystore
 from rempart.ledger.log.checkpoint import Verifier
 from rempart.ledger.reading.find import find_everywhere
 from rempart.ledger.writing.journal import Journal
-from rempart.ledger.writing.opening import open_keystore, open_ledger, read_vkey
+from rempart.ledger.writing.opening import open_ledger, read_vkey
 
 
 class Installation:

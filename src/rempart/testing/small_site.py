@@ -15,6 +15,7 @@ from rempart.config.settings import Keys
 from rempart.errors import KeystoreError
 from rempart.ledger.erasing.fulfil import finish
 from rempart.ledger.erasing.records import Records
+from rempart.ledger.keys.configured import open_keystore
 from rempart.ledger.keys.keystore import Keystore
 from rempart.ledger.keys.retention import RetentionClass
 from rempart.ledger.log import entry as entries
@@ -27,7 +28,7 @@ from rempart.ledger.search.index import Index
 from rempart.ledger.search.query import parse
 from rempart.ledger.search.texts import texts
 from rempart.ledger.writing.journal import ExchangeRecord, Journal
-from rempart.ledger.writing.opening import open_keystore, open_ledger, read_vkey
+from rempart.ledger.writing.opening import open_ledger, read_vkey
 from rempart.ledger.writing.retire import retire
 
 DAY_S: Final = 86_400.0

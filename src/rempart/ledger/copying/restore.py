@@ -28,6 +28,7 @@ from rempart.ledger.copying.replicate import Replicator, Tell
 from rempart.ledger.copying.source import FolderSource
 from rempart.ledger.copying.tree import SourceTree
 from rempart.ledger.erasing.backups import Backups, read_row
+from rempart.ledger.keys.configured import open_keystore
 from rempart.ledger.keys.keystore import KEY_BYTES, Keystore
 from rempart.ledger.log import entry as entries
 from rempart.ledger.log.checkpoint import Signer, Verifier
@@ -38,7 +39,6 @@ from rempart.ledger.store import frames
 from rempart.ledger.store.files import make_directory, replace_durably, sync_directory
 from rempart.ledger.store.logfiles import REPLICA, is_replica, previous_directory, previous_logs, read_file
 from rempart.ledger.store.segments import Segment, make_spare
-from rempart.ledger.writing.opening import open_keystore
 from rempart.ledger.writing.recover import origin_hash
 from rempart.ledger.writing.sequencer import OpenExchange
 

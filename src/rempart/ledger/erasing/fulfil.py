@@ -31,7 +31,7 @@ from rempart.ledger.erasing.scan import Exchanged, Exchanges, Scanned, merge
 from rempart.ledger.keys.ggm import KeyTree
 from rempart.ledger.keys.holds import Hold, hold, holds, release, wrap
 from rempart.ledger.keys.keystore import Keystore
-from rempart.ledger.keys.vault import decode_nodes, encode_nodes
+from rempart.ledger.keys.recalling import decode_nodes, encode_nodes
 from rempart.ledger.search.writer import IndexWriter, Key
 
 

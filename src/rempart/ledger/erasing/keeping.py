@@ -16,7 +16,7 @@ from rempart.ledger.keys.body import extract
 from rempart.ledger.keys.ggm import KeyTree
 from rempart.ledger.keys.holds import Hold, held_key, holds, wrap
 from rempart.ledger.keys.keystore import KEY_BYTES, Keystore
-from rempart.ledger.keys.vault import decode_nodes
+from rempart.ledger.keys.recalling import decode_nodes
 
 T = TypeVar("T")
 

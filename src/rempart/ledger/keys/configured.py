@@ -1,16 +1,27 @@
-"""`adapters`: what `[keys]` says, as the rows and the seals of a keystore."""
+"""`open_keystore`: the keystore of a data directory, with the rows and the seals that `[keys]` says."""
 
 from __future__ import annotations
 
 from functools import partial
+from pathlib import Path
 
 import msgspec
 
 from rempart.config.settings import Keys
+from rempart.ledger.keys.keystore import Keystore
 from rempart.ledger.keys.pkcs11_sealing import Pkcs11Sealing
 from rempart.ledger.keys.postgres_rows import PostgresRows
 from rempart.ledger.keys.rows import Rows
 from rempart.ledger.keys.sealing import FileSealing, PassphraseSealing, Sealing, Sealings, passphrase_from_file
+
+
+def open_keystore(data: Path, keys: Keys | None = None) -> Keystore:
+    """The keystore, made at first; `keys` says how it is kept. Raises `KeystoreError`, `MissingDependency`."""
+    directory = data / "keys"
+    rows, sealings = adapters(keys or Keys())
+    if (directory / "root.key").exists():
+        return Keystore.open(directory, rows, sealings)
+    return Keystore.create(directory, rows, sealings)
 
 
 def adapters(keys: Keys) -> tuple[Rows | None, Sealings]:

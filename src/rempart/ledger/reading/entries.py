@@ -29,7 +29,7 @@ from rempart.ledger.store.segments import numbers, read_header, segment_path
 from rempart.ledger.store.stream import stream, whole
 
 _LOOKS: Final = 4
-_CACHED_BUNDLES: Final = 64
+_CACHED_BUNDLES: Final = 16
 _EXCHANGE: Final = re.compile(r"[0-9a-f]{32}")
 _EXCHANGE_TIME_DIGITS: Final = 12
 _START: Final = b'"type":"start"'

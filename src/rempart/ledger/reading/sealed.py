@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from rempart.ledger.store import frames
-from rempart.ledger.store.bodies import BodyStore, bodies_directory
+from rempart.ledger.store.bodies import BodyStore, bodies_directory, held_directory
 from rempart.ledger.store.segments import numbers, segment_path
 from rempart.ledger.store.stream import stream
 
@@ -26,14 +26,17 @@ class SealedBodies:
 
     def __init__(self, ledger: Path) -> None:
         self._segments = ledger / "segments"
-        self._store = BodyStore(bodies_directory(ledger))
+        self._stores = BodyStore(bodies_directory(ledger)), BodyStore(held_directory(ledger))
         self._open: OrderedDict[int, _Segment] = OrderedDict()
 
     def read(self, index: int, retention: str, bucket: str) -> bytes | None:
         """None when it is not there any more. Raises `LedgerCorrupt`."""
         # In this order: what leaves the segments is in the files of bodies before.
         found = self._in_segments(index)
-        return found if found is not None else self._store.read(retention, bucket, index)
+        for store in self._stores:
+            if found is None:
+                found = store.read(retention, bucket, index)
+        return found
 
     def let_go(self) -> None:
         """Close the segments that have been unlinked."""
@@ -82,6 +85,7 @@ class _Segment:
         self.first_index = header.first_index
         self._begins, self._ends = array("Q"), array("Q")
         self._at = frames.HEADER_BYTES
+        self._unread = stream(self._descriptor)
 
     def body(self, index: int) -> bytes | None:
         place = index - self.first_index
@@ -89,7 +93,7 @@ class _Segment:
             begin = self._begins[place]
             frame = frames.decode(memoryview(os.pread(self._descriptor, self._ends[place] - begin, begin)), 0, begin)
             return frame.body if frame is not None and frame.number == index else None
-        for frame in stream(self._descriptor, self._at):
+        for frame in self._unread:
             self._at = frame.end
             if frame.kind != frames.Kind.ENTRY:
                 continue
@@ -97,6 +101,7 @@ class _Segment:
             self._ends.append(frame.end)
             if frame.number == index:
                 return frame.body
+        self._unread = stream(self._descriptor, self._at)  # more may be written
         return None
 
     def gone(self) -> bool:

@@ -1,26 +1,19 @@
 """`build`: brings the index up to the end of the log, and fills what was damaged.
 
 Entries are pulled while the writer's lock is held, a batch at a time, and each batch is committed before the lock is
-let go: an erasure in between finds every entry that was decrypted for the index in the index. `build_apart` does it in
-a nice process of its own, so that the gateway's is not slowed and a crash of one is none of the other.
+let go: an erasure in between finds every entry that was decrypted for the index in the index.
 """
 
 from __future__ import annotations
 
-import gc
-import multiprocessing
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing
 from itertools import islice
-from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import msgspec
 
 from rempart import limits
-from rempart.errors import LedgerUnavailable, RempartError
 from rempart.ledger.search.manifest import Gap
 from rempart.ledger.search.writer import IndexWriter, Key
 
@@ -30,7 +23,6 @@ Follow = Callable[[int], Iterator[Entry]]
 """The entries of the log from an index on, ascending without a gap, each decrypted when it is asked for."""
 Progress = Callable[[int], None]
 """Gets the index that was reached."""
-_NICE: Final = 10
 
 
 class Built(msgspec.Struct, frozen=True, kw_only=True):
@@ -128,57 +120,3 @@ def _until(entries: Iterable[Entry], stop: int) -> Iterator[Entry]:
         if entry[0] >= stop:
             return
         yield entry
-
-
-# In a process of its own.
-
-Job = Callable[..., Built]
-"""A function of a module (it is sent by its name), that takes its arguments and then `progress=`."""
-
-
-def build_apart(job: Job, arguments: Sequence[Any], progress: Progress = lambda index: None) -> Built:
-    """Run `job(*arguments, progress=…)`, which calls `build`, in a nice child, and wait for it.
-
-    A started interpreter, not a fork: threads of this process do not matter. Raises `LedgerUnavailable` with what the
-    child raised or died of. When the caller is interrupted, the child is ended.
-    """
-    context = multiprocessing.get_context("spawn")
-    here, there = context.Pipe(duplex=False)
-    child = context.Process(target=_child, args=(job, tuple(arguments), there), daemon=True, name="rempart-index")
-    with closing(here):
-        child.start()
-        there.close()
-        try:
-            return _wait(here, progress)
-        except EOFError as error:
-            child.join()
-            raise LedgerUnavailable(
-                f"The builder of the search index ended with status {child.exitcode}.",
-                hint="`rempart ledger index` goes on where it was.",
-            ) from error
-        finally:
-            child.terminate()
-            child.join()
-
-
-def _wait(here: Connection, progress: Progress) -> Built:
-    while True:
-        kind, value = here.recv()
-        if kind == "done":
-            return msgspec.convert(value, Built)
-        if kind == "failed":
-            message, hint = value
-            raise LedgerUnavailable(f"The search index was not built: {message}", hint=hint)
-        progress(value)
-
-
-def _child(job: Job, arguments: tuple[Any, ...], there: Connection) -> None:
-    os.nice(_NICE)
-    gc.disable()  # millions of strings and arrays, none in a cycle: looking through them takes a fifth of the time
-    try:
-        built = job(*arguments, progress=lambda index: there.send(("at", index)))
-    except (RempartError, OSError) as error:
-        hint = error.hint if isinstance(error, RempartError) else ""
-        there.send(("failed", (str(error), hint)))
-    else:
-        there.send(("done", msgspec.to_builtins(built)))

@@ -24,7 +24,7 @@ import msgspec
 
 from rempart.config.settings import Keys
 from rempart.errors import IndexDamaged, KeystoreError, RempartError
-from rempart.ledger.keys.configured import decode_keys
+from rempart.ledger.keys.configured import decode_keys, open_keystore
 from rempart.ledger.keys.keystore import Keystore
 from rempart.ledger.log import entry as entries
 from rempart.ledger.reading.entries import EntryReader
@@ -33,7 +33,7 @@ from rempart.ledger.search import manifest as manifests
 from rempart.ledger.search.build import Built, Entry, Progress, build
 from rempart.ledger.search.comparing import compare
 from rempart.ledger.search.writer import IndexWriter, Key
-from rempart.ledger.writing.opening import ledger_directory, open_keystore
+from rempart.ledger.store.logfiles import ledger_directory
 
 _NICE: Final = 10
 

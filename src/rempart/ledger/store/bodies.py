@@ -27,7 +27,7 @@ _SUFFIX: Final = ".bod"
 _FLUSH_BYTES: Final = 1 << 20
 _CACHED_FILES_MAX: Final = 16
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,63}")
-_FIRST: Final = re.compile(r"[0-9]{20}")
+_FILE: Final = re.compile(r"[0-9]{20}\.bod")
 
 
 def bodies_directory(ledger: Path) -> Path:
@@ -52,7 +52,11 @@ def body_path(directory: Path, first_index: int) -> Path:
 
 def first_indices(directory: Path) -> list[int]:
     """First indices of the files of one bucket, ascending; empty when there is no such bucket."""
-    return sorted(int(path.stem) for path in directory.glob(f"*{_SUFFIX}") if _FIRST.fullmatch(path.stem))
+    try:
+        names = os.listdir(directory)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    return sorted(int(name.removesuffix(_SUFFIX)) for name in names if _FILE.fullmatch(name))
 
 
 def read_bodies_header(descriptor: int, first_index: int, origin_hash: bytes = b"") -> frames.BodiesHeader:
@@ -126,6 +130,8 @@ class BodyStore:
     def __init__(self, directory: Path) -> None:
         self._directory = directory
         self._known: OrderedDict[Path, _Offsets] = OrderedDict()
+        self._listed: dict[Path, list[int]] = {}
+        """Files of buckets as they were listed last: what is not found by it is looked for in a new listing."""
 
     def read(self, retention: str, bucket: str, index: int) -> bytes | None:
         """The encrypted body of the entry `index`, or None when it is not here.
@@ -133,7 +139,16 @@ class BodyStore:
         Raises `LedgerCorrupt` when its file is damaged.
         """
         directory = bucket_directory(self._directory, retention, bucket)
-        firsts = first_indices(directory)
+        listed = self._listed.get(directory)
+        found = None if listed is None else self._in_bucket(directory, listed, index)
+        if found is not None:
+            return found
+        if len(self._listed) >= _CACHED_FILES_MAX:
+            self._listed.clear()
+        self._listed[directory] = listed = first_indices(directory)
+        return self._in_bucket(directory, listed, index)
+
+    def _in_bucket(self, directory: Path, firsts: list[int], index: int) -> bytes | None:
         place = bisect_right(firsts, index) - 1
         if place < 0:
             return None
@@ -174,7 +189,8 @@ class BodyStore:
         self._known.move_to_end(path)
         place = bisect_left(known.indices, index)
         if place < len(known.indices) and known.indices[place] == index:
-            frame = next(stream(descriptor, known.offsets[place]), None)
+            at, end = known.offsets[place], known.offsets[place + 1]
+            frame = frames.decode(memoryview(os.pread(descriptor, end - at, at)), 0, at)
             if frame is not None and frame.number == index:
                 return frame.body
         elif index >= known.end_index or known.offsets[-1] == os.fstat(descriptor).st_size:

@@ -13,6 +13,11 @@ REPLICA: Final = "replica"
 """The file that says so."""
 
 
+def ledger_directory(data: Path) -> Path:
+    """Of a data directory."""
+    return data / "ledger"
+
+
 def read_bundle(log: Path, number: int, width: int) -> list[bytes]:
     """The first `width` entries. A partial bundle may just have become full, and gone. Raises `LedgerCorrupt`."""
     path, data = _grown(log / tiles.bundle_path(number, width), log / tiles.bundle_path(number))

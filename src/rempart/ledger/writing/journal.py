@@ -15,7 +15,8 @@ import msgspec
 from rempart import limits
 from rempart.errors import LedgerUnavailable
 from rempart.ledger.keys import body as bodies
-from rempart.ledger.keys.vault import RecordKeys, Vault
+from rempart.ledger.keys.recalling import RecordKeys
+from rempart.ledger.keys.vault import Vault
 from rempart.ledger.log import entry as entries
 from rempart.ledger.writing.draft import LogState, Receipt, Trace, Traced
 from rempart.wire.facts import Fact

@@ -11,9 +11,7 @@ from typing import Final
 import msgspec
 
 from rempart import __version__, limits
-from rempart.config.settings import Keys
 from rempart.errors import ConfigError, KeystoreError, LedgerCorrupt, LedgerUnavailable
-from rempart.ledger.keys.configured import adapters
 from rempart.ledger.keys.keystore import Keystore
 from rempart.ledger.keys.recalling import exchange_key
 from rempart.ledger.keys.vault import Vault
@@ -21,7 +19,7 @@ from rempart.ledger.log.checkpoint import Signer, Verifier, check_name
 from rempart.ledger.reading.previous import state_of
 from rempart.ledger.reading.witnessed import check_not_behind
 from rempart.ledger.store.files import make_directory, replace_durably
-from rempart.ledger.store.logfiles import previous_directory, previous_logs
+from rempart.ledger.store.logfiles import ledger_directory, previous_directory, previous_logs
 from rempart.ledger.store.segments import initialise, spare_path
 from rempart.ledger.writing.journal import Journal, Voice, new_boot
 from rempart.ledger.writing.recover import Lost, Recovered, origin_hash, recover
@@ -35,10 +33,6 @@ _INITIALISED: Final = ("one", "initialised")
 _STATUS_LOST: Final = 500
 
 
-def ledger_directory(data: Path) -> Path:
-    return data / "ledger"
-
-
 def read_vkey(data: Path) -> str:
     """The verifier key of the log. Raises `LedgerCorrupt` when there is no log."""
     try:
@@ -47,15 +41,6 @@ def read_vkey(data: Path) -> str:
         raise LedgerCorrupt(
             f"There is no ledger in {data}.", hint="Start the server once, or give its directory with --data."
         ) from error
-
-
-def open_keystore(data: Path, keys: Keys | None = None) -> Keystore:
-    """The keystore, made at first; `keys` says how it is kept. Raises `KeystoreError`, `MissingDependency`."""
-    directory = data / "keys"
-    rows, sealings = adapters(keys or Keys())
-    if (directory / "root.key").exists():
-        return Keystore.open(directory, rows, sealings)
-    return Keystore.create(directory, rows, sealings)
 
 
 async def open_ledger(

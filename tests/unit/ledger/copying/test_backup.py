@@ -13,6 +13,7 @@ from rempart import limits
 from rempart.errors import KeystoreChanged, KeystoreError, LedgerCorrupt, UsageError
 from rempart.ledger.copying.backup import Made, Places
 from rempart.ledger.copying.restore import Order, Restored, restore
+from rempart.ledger.keys.configured import open_keystore
 from rempart.ledger.log import entry as entries
 from rempart.ledger.log.checkpoint import Checkpoint, Signer
 from rempart.ledger.reading.backups import backups
@@ -21,7 +22,6 @@ from rempart.ledger.reading.examine import Examined
 from rempart.ledger.reading.fsck import fsck
 from rempart.ledger.reading.previous import verify_chain
 from rempart.ledger.writing.journal import Journal
-from rempart.ledger.writing.opening import open_keystore
 from rempart.testing.backed_up import Installation
 
 

@@ -14,7 +14,8 @@ from rempart import limits
 from rempart.errors import KeystoreError, LedgerUnavailable
 from rempart.ledger.keys.ggm import LEAVES, KeyTree, Node
 from rempart.ledger.keys.keystore import Keystore
-from rempart.ledger.keys.vault import RecordKeys, Vault, decode_nodes, encode_nodes, recall
+from rempart.ledger.keys.recalling import RecordKeys, decode_nodes, encode_nodes, recall
+from rempart.ledger.keys.vault import Vault
 
 DAY = "2026-11-23"
 

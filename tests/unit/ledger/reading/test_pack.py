@@ -18,6 +18,7 @@ import pytest
 
 from rempart.errors import NotFound, UsageError
 from rempart.ledger.keys.body import Revealed
+from rempart.ledger.keys.configured import open_keystore
 from rempart.ledger.log.checkpoint import Signer, with_signatures
 from rempart.ledger.log.cosignature import ML_DSA_44, Cosigner
 from rempart.ledger.log.policy import Policy
@@ -25,7 +26,7 @@ from rempart.ledger.log.proof import check, encode, parse
 from rempart.ledger.reading.find import find_revealed, newest_first
 from rempart.ledger.reading.pack import proof_of, write_pack
 from rempart.ledger.reading.prove import prove
-from rempart.ledger.writing.opening import open_keystore, open_ledger, read_vkey
+from rempart.ledger.writing.opening import open_ledger, read_vkey
 
 EXCHANGES = 300
 """Enough for a full tile and a second level."""

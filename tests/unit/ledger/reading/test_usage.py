@@ -10,9 +10,10 @@ import pytest
 
 from rempart import limits
 from rempart.errors import LedgerCorrupt
+from rempart.ledger.keys.configured import open_keystore
 from rempart.ledger.reading.usage import tokens_of_day
 from rempart.ledger.writing.journal import Journal
-from rempart.ledger.writing.opening import open_keystore, open_ledger
+from rempart.ledger.writing.opening import open_ledger
 from rempart.wire.facts import Fact
 
 NOON = 1_795_435_200.0  # 2026-11-23T12:00:00Z

@@ -9,7 +9,8 @@ import pytest
 from rempart import limits
 from rempart.errors import LedgerUnavailable
 from rempart.ledger.search import manifest as manifests
-from rempart.ledger.search.build import build, build_apart
+from rempart.ledger.search.apart import build_apart
+from rempart.ledger.search.build import build
 from rempart.ledger.search.writer import IndexWriter
 from rempart.testing.search import Log, build_log, entry, key
 

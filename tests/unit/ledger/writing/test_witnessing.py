@@ -21,13 +21,14 @@ from rempart.engines.openai import tls_context
 from rempart.errors import ConfigError, LedgerCorrupt
 from rempart.gateway.plain import serve_plain
 from rempart.gateway.server import Address, bind
+from rempart.ledger.keys.configured import open_keystore
 from rempart.ledger.log.checkpoint import Signer, Verifier, parse_note
 from rempart.ledger.log.cosignature import Cosigner
 from rempart.ledger.log.policy import Log, Policy
 from rempart.ledger.reading.find import newest_first
 from rempart.ledger.reading.witnessed import check_own_line, check_witnessed, read_witnessed, witnessed_path
 from rempart.ledger.writing.journal import Journal
-from rempart.ledger.writing.opening import open_keystore, open_ledger, read_vkey
+from rempart.ledger.writing.opening import open_ledger, read_vkey
 from rempart.ledger.writing.witness_client import clients
 from rempart.ledger.writing.witnessing import Witnessing
 from rempart.testing.trees import Trees
