@@ -79,6 +79,7 @@ replica_part_bytes: Final = 4 * 1024 * 1024
 copy_part_bytes: Final = 256 * 1024
 cover_s: Final = 20.0
 replica_follow_s: Final = 5.0
+replica_noted_s: Final = 3_600.0
 replica_answer_s: Final = 30.0
 inventory_bytes_max: Final = 64 * 1024 * 1024
 

@@ -56,8 +56,8 @@ def server(tmp_path: Path) -> Iterator[Running]:
         yield made
 
 
-def ok(*arguments: str, data: Path) -> str:
-    done = rempart(*arguments, data=data)
+def ok(*arguments: str, data: Path, key: str = "") -> str:
+    done = rempart(*arguments, data=data, environment={"REMPART_KEY": key} if key else None)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -66,6 +66,7 @@ def ok(*arguments: str, data: Path) -> str:
 def test_a_backup_under_load_brings_back_everything_that_was_answered_before(server: Running, tmp_path: Path) -> None:
     to, keys = tmp_path / "backup", tmp_path / "keys"
     options = ("--to", str(to), "--keys-to", str(keys), "--same-device", "--json")
+    auditor = ok("key", "create", "--name", "audit", "--role", "auditor", data=server.data).strip()
     with Load(server) as load:
         before = load.reached(6)
         made = msgspec.json.decode(ok("backup", "create", *options, data=server.data))
@@ -85,7 +86,7 @@ def test_a_backup_under_load_brings_back_everything_that_was_answered_before(ser
         ok("ledger", "verify", data=data)
         ok("ledger", "fsck", data=data)
         for exchange in before:
-            assert "What is Rempart?" in ok("ledger", "show", exchange, data=data)
+            assert "What is Rempart?" in ok("ledger", "show", exchange, "--reason", "restored", data=data, key=auditor)
     assert rempart("ledger", "verify", "--vkey", server.vkey, data=same).returncode == 0
     assert rempart("ledger", "verify", "--vkey", server.vkey, data=new).returncode == 1
 

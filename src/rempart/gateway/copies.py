@@ -1,6 +1,7 @@
 """`Copies.answer`: the files of the ledger for whoever keeps a copy: read-only, for auditors and administrators.
 
 What is offered is signed or encrypted; keys, settings and the tables of API keys are under no name that is taken here.
+That somebody copies is a `read` entry, once an hour for each key: one for each look would feed the copy with itself.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import msgspec
 from rempart import limits
 from rempart.errors import NotFound, UsageError
 from rempart.gateway.http import NO_STORE, Headers, Request
+from rempart.gateway.reads import Read, reader_of
 from rempart.identity.caller import Caller
 
 if TYPE_CHECKING:
@@ -31,6 +33,8 @@ class Copies:
 
     def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway
+        self._noted: dict[str, float] = {}
+        """Id of a key -> loop time at which its copying was recorded."""
 
     async def answer(self, request: Request, caller: Caller) -> None:
         """Raises `Forbidden`, or `NotFound` when no file of a ledger bears that name."""
@@ -39,6 +43,7 @@ class Copies:
         name = request.path.removeprefix(PREFIX)
         if files is None:
             raise NotFound("This gateway does not keep the files of the ledger.", hint="Ask the one that does.")
+        await self._note(caller)
         try:
             if name == _INVENTORY or name.endswith(f"/{_INVENTORY}"):
                 listed = await asyncio.to_thread(files.inventory_of, name.removesuffix(_INVENTORY))
@@ -51,6 +56,15 @@ class Copies:
             await _send(request, descriptor)
         finally:
             os.close(descriptor)
+
+    async def _note(self, caller: Caller) -> None:
+        """Raises `LedgerUnavailable`; then nothing is offered."""
+        now = asyncio.get_running_loop().time()
+        if now - self._noted.get(caller.key, -limits.replica_noted_s) < limits.replica_noted_s:
+            return
+        parts = self._gateway.parts
+        await parts.reads.record(reader_of(caller), Read(verb="replicate", found=parts.journal.state().tree_size))
+        self._noted[caller.key] = now
 
 
 async def _send(request: Request, descriptor: int) -> None:

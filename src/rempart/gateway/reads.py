@@ -30,7 +30,7 @@ OPERATOR: Final = "operator"
 class Read(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What is about to be shown."""
 
-    verb: Literal["search", "show", "prove", "pack", "tail", "review", "bodies"]
+    verb: Literal["search", "show", "prove", "pack", "tail", "replicate", "bodies"]
     found: int
     """Entries or exchanges."""
     bodies: int = 0

@@ -15,6 +15,7 @@ from rempart.errors import Forbidden, LedgerUnavailable, NotFound, RempartError
 from rempart.gateway.copies import Copies
 from rempart.gateway.door import DoorProtocol
 from rempart.gateway.http import Request
+from rempart.gateway.reads import Read, Reader
 from rempart.identity.caller import Caller
 from rempart.ledger.copying.remote import RemoteSource
 from rempart.ledger.copying.replicate import Replicator
@@ -26,11 +27,24 @@ from rempart.testing.small_ledger import SIGNER, SmallLedger
 class Parts:
     """What `Copies` asks of a gateway."""
 
+    tree_size = 7
+
     def __init__(self, ledger: Path) -> None:
         self.parts = self
         self.files = FolderSource(ledger)
         self.role = "auditor"
+        self.reads = self.journal = self
+        self.recorded: list[tuple[Reader, Read]] = []
+        self.full = False
         self.copies = Copies(self)  # type: ignore[arg-type]
+
+    def state(self) -> Parts:
+        return self
+
+    async def record(self, reader: Reader, read: Read) -> None:
+        if self.full:
+            raise LedgerUnavailable("The disk is full.")
+        self.recorded.append((reader, read))
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         request = Request(scope, receive, send)
@@ -93,6 +107,25 @@ async def test_ranges_are_as_they_are_in_the_file(small: SmallLedger, served: tu
     assert await asyncio.to_thread(source.read, "log/checkpoint") == data
     with pytest.raises(Gone):
         await asyncio.to_thread(source.read, "log.vkey")
+
+
+async def test_that_a_key_copies_is_recorded_once_an_hour(
+    small: SmallLedger, served: tuple[Parts, RemoteSource], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parts, source = served
+    for _ in range(3):
+        await asyncio.to_thread(source.inventory)
+    assert parts.recorded == [(Reader(actor="a_0", role="auditor", key="k"), Read(verb="replicate", found=7))]
+    monkeypatch.setattr(limits, "replica_noted_s", 0.0)
+    await asyncio.to_thread(source.inventory)
+    assert len(parts.recorded) == 2
+
+
+async def test_what_cannot_be_recorded_is_not_copied(served: tuple[Parts, RemoteSource]) -> None:
+    parts, source = served
+    parts.full = True
+    with pytest.raises(LedgerUnavailable):
+        await asyncio.to_thread(source.inventory)
 
 
 async def test_a_user_may_not_copy(served: tuple[Parts, RemoteSource]) -> None:
