@@ -9,8 +9,14 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import hypothesis
 import msgspec
 import pytest
+
+hypothesis.settings.register_profile(
+    "unhurried", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("unhurried")  # a busy machine is no failure
 
 _HSM = "/usr/lib/softhsm/libsofthsm2.so"
 _WHO_RUNS_IT = "nobody"

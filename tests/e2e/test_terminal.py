@@ -9,6 +9,7 @@ import subprocess
 import sys
 import termios
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -95,7 +96,13 @@ class Answering:
         key = terminal.until(r"\(shown this once\)\s+(\S+)")[1]
         terminal.until("json")
         self.engine = int(terminal.until(r"engine ready .*pid=(\d+)")[1])
-        self.stream = openai.OpenAI(base_url=f"{url}/v1", api_key=key, max_retries=0).chat.completions.create(
+        self._url = url
+        self._client = openai.OpenAI(base_url=f"{url}/v1", api_key=key, max_retries=0)
+        while not self._begun():
+            self.rest()  # on a busy machine it may have ended before its engine could be held
+
+    def _begun(self) -> bool:
+        self.stream = self._client.chat.completions.create(
             model="guide",
             messages=[{"role": "user", "content": "What is Rempart?"}],
             max_tokens=300,
@@ -104,6 +111,11 @@ class Answering:
         )
         next(self.stream)
         os.kill(self.engine, signal.SIGSTOP)
+        with urllib.request.urlopen(f"{self._url}/metrics") as metrics:
+            if b"rempart_exchanges_running 1.0" in metrics.read():
+                return True
+        os.kill(self.engine, signal.SIGCONT)
+        return False
 
     def rest(self) -> str:
         return "".join(chunk.choices[0].delta.content or "" for chunk in self.stream if chunk.choices)

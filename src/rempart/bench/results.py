@@ -24,6 +24,11 @@ class Scale(msgspec.Struct, frozen=True, kw_only=True):
     stall_ms: float = 100.0
     ledger_callers: int = 512
     ledger_body_bytes: int = 600
+    ledger_entry_bytes: int = 450
+    """About what entries of exchanges have."""
+    ledger_group: int = 64
+    ledger_rate_per_s: int = 2_000
+    """Exchanges, in the open loop."""
 
 
 QUICK = Scale(rounds=1, seconds=1.0, slow_seconds=5.0, rate_seconds=2.0, paced_steps=(5, 10, 25, 50, 100, 200))

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from rempart.bench import litellm_proxy, nginx
-from rempart.bench.ledger import APPENDS, PER_SYNC, VERIFIED, measure_ledger
+from rempart.bench.ledger import ACKNOWLEDGED, APPENDS, CHECKED, GROUPED, PER_SYNC, PROVED, VERIFIED, measure_ledger
 from rempart.bench.memory import processes, resident_bytes
 from rempart.bench.results import Collected, Scale
 
@@ -26,9 +26,9 @@ def test_memory_of_a_process_and_those_below_it() -> None:
 
 def test_ledger_figures(tmp_path: Path) -> None:
     found = Collected()
-    measure_ledger(tmp_path, Scale(rounds=2, seconds=0.2, ledger_callers=16), found)
+    measure_ledger(tmp_path, Scale(rounds=2, seconds=0.2, ledger_callers=16, ledger_rate_per_s=200), found)
     figures = {figure.measure: figure for figure in found.figures()}
-    assert set(figures) == {APPENDS, PER_SYNC, VERIFIED}
+    assert set(figures) == {APPENDS, PER_SYNC, ACKNOWLEDGED, VERIFIED, CHECKED, GROUPED, PROVED}
     assert all(figure.summary.least > 0 and figure.summary.rounds == 2 for figure in figures.values())
     assert figures[PER_SYNC].summary.most <= 16 + 1
     assert not list(tmp_path.iterdir())

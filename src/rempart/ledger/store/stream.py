@@ -50,6 +50,8 @@ def survey(descriptor: int, at: int = frames.HEADER_BYTES) -> Iterator[Surveyed]
         found = _resume(descriptor, at)
         if found is None:
             return
+        if next(stream(descriptor, at), None) is not None:
+            continue  # it was being written when it was read, and what is behind it came later
         yield Hole(at, found)
         at = found
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 from hypothesis import given, settings
@@ -68,6 +69,25 @@ def test_a_survey_goes_on_after_a_hole() -> None:
     assert [one.number if isinstance(one, Frame) else "hole" for one in found] == [0, "hole", 2, 3]
     (hole,) = (one for one in found if isinstance(one, Hole))
     assert hole.begin < HEADER_BYTES + 160 < hole.end
+
+
+@pytest.mark.parametrize("read", [survey, whole])
+def test_what_was_being_written_when_it_was_read_is_no_hole(
+    read: Callable[[int], Iterator[object]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the two looks the writer finishes that frame, syncs it, and writes one that says so."""
+    data = segment([10, 2_000], zeros=0)
+    data += encode_frame(Kind.ENTRY, 2, len(data), b"after", b"")
+    half = HEADER_BYTES + 60 + 100
+    resume = streams._resume
+
+    def looked_behind(descriptor: int, at: int) -> int | None:
+        os.pwrite(descriptor, data, 0)
+        return resume(descriptor, at)
+
+    monkeypatch.setattr(streams, "_resume", looked_behind)
+    with on_disk(data[:half] + bytes(len(data) - half)) as descriptor:
+        assert list(read(descriptor)) == scan(data).frames
 
 
 def test_a_length_that_cannot_be_is_not_read() -> None:
