@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
+from rempart.bench.uniform_tree import UniformTree
 from rempart.ledger.log.checkpoint import Signer
 from rempart.ledger.log.integrate import read_edge
 from rempart.ledger.log.merkle import consistency_proof, leaf_hash, verify_consistency, verify_inclusion
 from rempart.ledger.log.tiles import Edge
 from rempart.ledger.reading.prove import Prover, TileReader
 from rempart.ledger.store.logfiles import read_grown
-from rempart.testing.uniform_tree import UniformTree
 
 SIZE = 1_000_000_007
 SIGNER = Signer("rempart.test/billion", bytes(32))

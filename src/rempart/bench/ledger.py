@@ -1,6 +1,6 @@
 """`measure_ledger`: durable appends a second, how soon they are acknowledged, and what reading costs.
 
-A proof is measured in a log of a billion entries of which only the tiles that it needs exist (`testing.uniform_tree`).
+A proof is measured in a log of a billion entries of which only the tiles that it needs exist (`uniform_tree`).
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import uvloop
 from rempart.bench.results import Collected, Scale
 from rempart.bench.servers import REMPART
 from rempart.bench.stats import percentile
+from rempart.bench.uniform_tree import UniformTree
 from rempart.ledger.keys.configured import open_keystore
 from rempart.ledger.log.checkpoint import Signer, Verifier
 from rempart.ledger.log.merkle import leaf_hash, verify_inclusion
@@ -33,7 +34,6 @@ from rempart.ledger.writing.journal import ExchangeRecord, Journal
 from rempart.ledger.writing.opening import open_ledger, read_vkey
 from rempart.ledger.writing.recover import origin_hash, recover
 from rempart.ledger.writing.sequencer import Sequencer
-from rempart.testing.uniform_tree import UniformTree
 from rempart.wire.facts import Fact
 
 APPENDS: Final = "ledger, durable appends"
