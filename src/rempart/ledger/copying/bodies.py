@@ -20,6 +20,7 @@ from rempart.ledger.copying.source import BodiesFile, Gone, Source, segment_name
 from rempart.ledger.log import entry as entries
 from rempart.ledger.store import frames
 from rempart.ledger.store.bodies import (
+    HELD,
     BodyStore,
     bodies_directory,
     body_path,
@@ -35,8 +36,8 @@ _HINT: Final = "Run 'rempart ledger fsck' at the source. The copy stays as it wa
 
 EntryOf = Callable[[int], bytes]
 """Index -> entry, of those that the new checkpoint covers."""
-Key = tuple[str, str, int]
-"""Class, bucket, first index of the segment."""
+Key = tuple[str, str, int, bool]
+"""Class, bucket, first index of the segment, and whether a hold keeps it beyond its bucket."""
 
 
 class _Cursor(msgspec.Struct):
@@ -63,7 +64,7 @@ class BodiesCopy:
         """Those that are not here yet; bytes copied. Raises `Gone` when one reaches beyond `size` entries."""
         copied = 0
         for file in listed:
-            key = (file.retention, file.bucket, file.first_index)
+            key = (file.retention, file.bucket, file.first_index, file.held)
             if (key, file.size) in self._whole:
                 continue
             if not self._is_whole(key, file.size):
@@ -113,7 +114,8 @@ class BodiesCopy:
             growing.close()
 
     def _path(self, key: Key) -> Path:
-        return body_path(bucket_directory(self._directory, key[0], key[1]), key[2])
+        root = self._directory / HELD if key[3] else self._directory
+        return body_path(bucket_directory(root, key[0], key[1]), key[2])
 
     def _is_whole(self, key: Key, size: int) -> bool:
         path = self._path(key)
@@ -129,7 +131,7 @@ class BodiesCopy:
             os.close(descriptor)
 
     def _copy(self, source: Source, file: BodiesFile, size: int, entry_of: EntryOf) -> None:
-        path = self._path((file.retention, file.bucket, file.first_index))
+        path = self._path((file.retention, file.bucket, file.first_index, file.held))
         make_directory(path.parent)
         beside = path.with_name(path.name + ".new")
         descriptor = os.open(beside, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600)
@@ -197,7 +199,7 @@ class BodiesCopy:
         _check_body(frame, facts)
         if not frame.body:
             return 0
-        key = (facts.retention, facts.bucket, first_index)
+        key = (facts.retention, facts.bucket, first_index, False)
         growing = self._growing.get(key)
         if growing is None:
             path = self._path(key)

@@ -154,7 +154,9 @@ class Replicator:
         if self._searched:
             return set()
         self._searched = True
-        held = set(self._bodies.buckets()) - {(one.retention, one.bucket) for one in self._source.inventory().bodies}
+        held = set(self._bodies.buckets()) - {
+            (one.retention, one.bucket) for one in self._source.inventory().bodies if not one.held
+        }
         if not held:
             return set()
         read = self._entry_reader(self._replica.size)

@@ -14,14 +14,22 @@ from typing import Final, Protocol
 import msgspec
 
 from rempart.errors import LedgerUnavailable, NotFound, UsageError
-from rempart.ledger.store.bodies import bodies_directory, body_path, bucket_directory, first_indices
+from rempart.ledger.store.bodies import (
+    HELD,
+    BodyStore,
+    bodies_directory,
+    body_path,
+    bucket_directory,
+    first_indices,
+    held_directory,
+)
 from rempart.ledger.store.logfiles import previous_logs
 from rempart.ledger.store.segments import numbers
 
 _PREVIOUS: Final = r"(?:previous/[1-9][0-9]{0,5}/)"
 _NUMBER: Final = r"(?:x[0-9]{3}/){0,6}[0-9]{3}"
 _TILE: Final = rf"log/tile/(?:entries|[0-9]|[1-5][0-9]|6[0-3])/{_NUMBER}(?:\.p/[1-9][0-9]{{0,2}})?"
-_BODIES: Final = r"bodies/[A-Za-z0-9][A-Za-z0-9-]{0,63}/[A-Za-z0-9][A-Za-z0-9-]{0,63}/[0-9]{20}\.bod"
+_BODIES: Final = r"bodies/(?:held/)?[A-Za-z0-9][A-Za-z0-9-]{0,63}/[A-Za-z0-9][A-Za-z0-9-]{0,63}/[0-9]{20}\.bod"
 _OFFERED: Final = re.compile(
     rf"{_PREVIOUS}?(?:log\.vkey|log/checkpoint|witnessed/checkpoint|segments/[0-9]{{10}}\.seg|{_TILE}|{_BODIES})",
     re.ASCII,
@@ -37,10 +45,13 @@ class BodiesFile(msgspec.Struct, frozen=True):
     first_index: int
     size: int
     """Bytes."""
+    held: bool = False
+    """A hold keeps these beyond their bucket."""
 
     @property
     def name(self) -> str:
-        return str(body_path(Path("bodies") / self.retention / self.bucket, self.first_index))
+        root = Path("bodies") / HELD if self.held else Path("bodies")
+        return str(body_path(root / self.retention / self.bucket, self.first_index))
 
 
 class Inventory(msgspec.Struct, frozen=True, kw_only=True):
@@ -121,13 +132,15 @@ class FolderSource:
         return FolderSource(self._ledger / "previous" / str(number))
 
     def _bodies(self) -> list[BodiesFile]:
+        """Those that are held last: what goes from a bucket is held before."""
         found: list[BodiesFile] = []
-        for directory in sorted(bodies_directory(self._ledger).glob("*/*")):
-            retention, bucket = directory.parent.name, directory.name
-            for first in first_indices(bucket_directory(bodies_directory(self._ledger), retention, bucket)):
-                try:
-                    size = body_path(directory, first).stat().st_size
-                except FileNotFoundError:
-                    continue  # its bucket has just gone
-                found.append(BodiesFile(retention, bucket, first, size))
+        for held, root in ((False, bodies_directory(self._ledger)), (True, held_directory(self._ledger))):
+            for retention, bucket in BodyStore(root).buckets():
+                directory = bucket_directory(root, retention, bucket)
+                for first in first_indices(directory):
+                    try:
+                        size = body_path(directory, first).stat().st_size
+                    except FileNotFoundError:
+                        continue  # its bucket has just gone
+                    found.append(BodiesFile(retention, bucket, first, size, held))
         return found

@@ -19,7 +19,14 @@ import msgspec
 from rempart.errors import LedgerCorrupt
 from rempart.ledger.reading.faults import RESTORE, Fault, Sink
 from rempart.ledger.store import frames
-from rempart.ledger.store.bodies import BodyStore, bodies_directory, body_path, first_indices, read_bodies_header
+from rempart.ledger.store.bodies import (
+    BodyStore,
+    bodies_directory,
+    body_path,
+    first_indices,
+    held_directory,
+    read_bodies_header,
+)
 from rempart.ledger.store.logfiles import is_replica
 from rempart.ledger.store.segments import segment_path
 from rempart.ledger.store.stream import Hole, survey, whole
@@ -161,6 +168,8 @@ class _File:
         self.descriptor = os.open(path, os.O_RDONLY)
         self.frames = survey(self.descriptor)
         self.ahead: frames.Frame | None = None
+        self.end = frames.HEADER_BYTES
+        """Of what was read."""
 
 
 class BodySource:
@@ -169,23 +178,28 @@ class BodySource:
     def __init__(self, ledger: Path, origin_hash: bytes, before: int, sink: Sink) -> None:
         self._ahead_allowed = is_replica(ledger)
         """A replica's bodies are there before the checkpoint that covers them."""
-        self._directory = bodies_directory(ledger)
+        self._roots = bodies_directory(ledger), held_directory(ledger)
+        """A hold keeps some beyond their bucket, in the second."""
         self._origin_hash = origin_hash
         self._before = before
         self._sink = sink
         self._firsts = {
-            name: [first for first in first_indices(self._directory / name[0] / name[1]) if first < before]
-            for name in BodyStore(self._directory).buckets()
+            root.joinpath(*name): [first for first in first_indices(root.joinpath(*name)) if first < before]
+            for root in self._roots
+            for name in BodyStore(root).buckets()
         }
-        self._unread = {(name, first) for name, firsts in self._firsts.items() for first in firsts}
-        self._open: dict[tuple[str, str], _File] = {}
+        self._unread = {(bucket, first) for bucket, firsts in self._firsts.items() for first in firsts}
+        self._open: dict[Path, _File] = {}
 
     def take(self, retention: str, bucket: str, index: int) -> Recorded | None:
         """The body of that entry, or None when it is not there."""
-        name = (retention, bucket)
-        file = self._open.get(name)
+        found = [self._take(root / retention / bucket, index) for root in self._roots]
+        return found[0] or found[1]
+
+    def _take(self, bucket: Path, index: int) -> Recorded | None:
+        file = self._open.get(bucket)
         if file is None or index >= file.end_index:
-            file = self._next_file(name, index)
+            file = self._next_file(bucket, index)
             if file is None:
                 return None
         while (frame := file.ahead or self._advance(file)) is not None and frame.number < index:
@@ -199,15 +213,15 @@ class BodySource:
 
     def where(self, retention: str, bucket: str, index: int) -> str:
         """The file in which that body should be."""
-        firsts = self._firsts.get((retention, bucket), [])
+        firsts = self._firsts.get(self._roots[0] / retention / bucket, [])
         place = bisect_right(firsts, index) - 1
         name = body_path(Path("bodies") / retention / bucket, firsts[place]) if place >= 0 else None
         return str(name) if name else f"bodies/{retention}/{bucket}"
 
     def pass_by(self, index: int) -> None:
         """Nothing before `index` will be asked for any more."""
-        for name in [name for name, file in self._open.items() if file.end_index <= index]:
-            self._drain(self._open.pop(name))
+        for bucket in [bucket for bucket, file in self._open.items() if file.end_index <= index]:
+            self._drain(self._open.pop(bucket))
 
     def __enter__(self) -> BodySource:
         return self
@@ -219,33 +233,36 @@ class BodySource:
     def finish(self) -> None:
         """Tell of what no entry states."""
         self.pass_by(self._before)
-        for name in list(self._open):
-            self._drain(self._open.pop(name))
-        for name, first in sorted(self._unread):
-            path = body_path(self._directory / name[0] / name[1], first)
-            where = str(path.relative_to(self._directory.parent))
+        for bucket in list(self._open):
+            self._drain(self._open.pop(bucket))
+        for bucket, first in sorted(self._unread):
+            path = body_path(bucket, first)
+            where = self._where(path)
             if self._ahead_allowed:
                 with contextlib.suppress(FileNotFoundError):  # its bucket has just gone
                     self._drain(_File(path, where, self._before))
             else:
                 self._tell(where, "No entry states any of its bodies.", None)
 
-    def _next_file(self, name: tuple[str, str], index: int) -> _File | None:
-        if name in self._open:
-            self._drain(self._open.pop(name))
-        firsts = self._firsts.get(name, [])
+    def _where(self, path: Path) -> str:
+        return str(path.relative_to(self._roots[0].parent))
+
+    def _next_file(self, bucket: Path, index: int) -> _File | None:
+        if bucket in self._open:
+            self._drain(self._open.pop(bucket))
+        firsts = self._firsts.get(bucket, [])
         place = bisect_right(firsts, index) - 1
-        if place < 0 or (name, firsts[place]) not in self._unread:
+        if place < 0 or (bucket, firsts[place]) not in self._unread:
             return None
         following = firsts[place + 1] if place + 1 < len(firsts) else self._before
-        path = body_path(self._directory / name[0] / name[1], firsts[place])
-        where = str(path.relative_to(self._directory.parent))
-        self._unread.discard((name, firsts[place]))
+        path = body_path(bucket, firsts[place])
+        where = self._where(path)
+        self._unread.discard((bucket, firsts[place]))
         try:
             file = _File(path, where, following)
         except FileNotFoundError:
             return None  # its bucket has just gone
-        self._open[name] = file
+        self._open[bucket] = file
         try:
             header = read_bodies_header(file.descriptor, firsts[place], self._origin_hash)
             file.end_index = min(header.end_index, following)  # in a replica it may still grow
@@ -256,8 +273,13 @@ class BodySource:
     def _advance(self, file: _File) -> frames.Frame | None:
         for frame in file.frames:
             if isinstance(frame, frames.Frame):
+                file.end = frame.end
                 return frame
             self._tell(file.where, f"Bytes {frame.begin} to {frame.end} are damaged.", None)
+        size = os.fstat(file.descriptor).st_size
+        if file.end < size and not self._ahead_allowed:
+            self._tell(file.where, f"Bytes {file.end} to {size} are damaged.", None)
+            file.end = size
         return None
 
     def _drain(self, file: _File) -> None:

@@ -9,12 +9,19 @@ import pytest
 
 from rempart import limits
 from rempart.errors import ErasureRefused, NotFound, UsageError
+from rempart.ledger.copying.replicate import Replicator
+from rempart.ledger.copying.source import FolderSource
 from rempart.ledger.erasing.erase import Order as Erasure
 from rempart.ledger.erasing.erase import erase
 from rempart.ledger.erasing.expire import expire
 from rempart.ledger.erasing.fulfil import Fulfilled
 from rempart.ledger.erasing.hold import Order, begin_hold, release, standing
+from rempart.ledger.keys.configured import open_keystore
 from rempart.ledger.keys.holds import held
+from rempart.ledger.log.checkpoint import Verifier
+from rempart.ledger.reading.fsck import fsck
+from rempart.ledger.reading.said import Said
+from rempart.ledger.writing.opening import read_vkey
 from rempart.testing.small_ledger import until
 from rempart.testing.small_site import DAY_S, SmallSite
 
@@ -168,6 +175,33 @@ async def test_what_is_held_outlives_its_bucket(site: SmallSite) -> None:
         assert not site.readable(kept)
         assert not list((site.ledger / "bodies" / "held").glob("*/*/*.bod"))
     site.check()
+
+
+async def test_what_is_kept_apart_is_checked_copied_and_found(site: SmallSite, tmp_path: Path) -> None:
+    async with site.run():
+        kept = await site.exchange("fever " + "x" * 1000, ALICE, retention="short")
+        await begun(site, "subject", ALICE)
+        await _retire_all(site)
+        site.now += 3 * DAY_S
+        await expire(site.records)
+        last = site.find(kept)[-1]
+        keystore = open_keystore(site.path)
+        said = Said(site.ledger, keystore)
+        assert said.content(last.index, last.entry) == last.body
+        said.close()
+        keystore.close()
+    assert site.check().examined.bodies == len(site.entries("request")) + len(site.entries("response"))
+    (file,) = (site.ledger / "bodies" / "held").glob("*/*/*.bod")
+    verifier, copy = Verifier.from_vkey(read_vkey(site.path)), tmp_path / "copy" / "ledger"
+    replicator = Replicator(FolderSource(site.ledger), copy, verifier)
+    replicator.round()
+    replicator.close()
+    assert fsck(copy, verifier).faults == []
+    copied = copy / file.relative_to(site.ledger)
+    assert copied.read_bytes() == file.read_bytes()
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-900] + bytes([whole[-900] ^ 1]) + whole[-899:])
+    assert [fault.where for fault in fsck(site.ledger, verifier).faults] == [str(file.relative_to(site.ledger))]
 
 
 async def _retire_all(site: SmallSite) -> None:
