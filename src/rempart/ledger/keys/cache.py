@@ -48,8 +48,9 @@ class KeyCache:
         self._going.set()
 
     async def going(self) -> None:
-        """Wait until it is not paused."""
-        await self._going.wait()
+        """Wait until it is not paused; it is not when this returns."""
+        while not self._going.is_set():
+            await self._going.wait()
 
     def _forget(self) -> None:
         """The tree of the seed too: a seed whose row lost a leaf is not used on."""
