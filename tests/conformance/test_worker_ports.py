@@ -71,7 +71,7 @@ async def test_accounts_over_the_desks_socket(primary: Primary) -> None:
     assert totals == {"free": 150, "minute": totals["minute"], "day": 250, "unsaid": 500}
 
 
-async def test_what_a_worker_counts_is_counted_and_what_it_left_has_failed(primary: Primary) -> None:
+async def test_what_a_worker_counts_is_counted_and_what_it_left_is_counted_no_more(primary: Primary) -> None:
     async with primary.worker() as worker:
         tally = RemoteTally(worker)
         for _ in range(3):
@@ -80,11 +80,13 @@ async def test_what_a_worker_counts_is_counted_and_what_it_left_has_failed(prima
         tally.recorded("key", 0.0)
         await RemoteKeys(worker).new_seed()
         assert primary.counts.engines()["one"]["running"] == 2
-        primary.desk.leave()
+        primary.desk.give_back()
+        assert primary.counts.engines()["one"]["running"] == 2
+        primary.desk.forget()
     assert primary.counts.engines()["one"] == {
-        "dispatched": 3,
+        "dispatched": 1,
         "answered": 1,
-        "failed": 2,
+        "failed": 0,
         "running": 0,
         "tokens_prompt": 2,
         "tokens_completion": 5,

@@ -110,6 +110,11 @@ def verified(site: Site) -> str:
     return checked.stdout
 
 
+def reconciled(data: Path) -> None:
+    checked = rempart("ledger", "reconcile", data=data)
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+
+
 def exists(pid: int) -> bool:
     """A process that has ended and was not waited for is none."""
     try:
@@ -257,6 +262,67 @@ async def test_a_worker_that_is_killed_is_started_again_and_what_it_ran_is_close
         await site.streams(stack, key)
     seeds = {one["seed"] for one in site.entries()[before:] if one["worker"] == "w1" and one.get("seed")}
     assert seeds.isdisjoint({one["seed"] for one in site.entries()[:before] if one.get("seed")})
+    assert await asyncio.to_thread(site.server.stop) == 0
+    verified(site)
+    reconciled(site.data)
+
+
+async def test_workers_may_die_at_any_moment_and_the_ledger_holds_what_was_answered(site: Site) -> None:
+    answered: set[str] = set()
+    stopping = asyncio.Event()
+
+    async def ask_always() -> None:
+        while not stopping.is_set():
+            with contextlib.suppress(aiohttp.ClientError):  # of a worker that was killed
+                status, exchange = await site.ask("paced 3 5", stream=len(answered) % 2 == 0)
+                if status == 200:
+                    answered.add(exchange)
+
+    asking = [asyncio.create_task(ask_always()) for _ in range(6)]
+    for _ in range(3):
+        pid, many = site.worker_pid(), len(answered)
+        async with asyncio.timeout(30):
+            while len(answered) < many + 40:
+                await asyncio.sleep(0.01)
+        os.kill(pid, signal.SIGKILL)
+        await until(lambda pid=pid: site.worker_pid() != pid)  # type: ignore[misc]
+    stopping.set()
+    await asyncio.gather(*asking)
+    assert await asyncio.to_thread(site.server.stop) == 0
+    outcomes: dict[str, set[str]] = {}
+    for one in site.entries():
+        if one["type"] == "response":
+            outcomes.setdefault(one["outcome"], set()).add(one["exchange"])
+    assert outcomes.keys() <= {"ok", "lost", "cancelled"}
+    assert answered <= outcomes["ok"]
+    assert "0 without a response" in verified(site)
+    reconciled(site.data)
+
+
+async def test_a_worker_that_hangs_does_not_keep_a_revoked_key_alive(site: Site) -> None:
+    key = await asyncio.to_thread(site.key)
+    pid = site.worker_pid()
+    os.kill(pid, signal.SIGSTOP)
+    revoked = await asyncio.to_thread(rempart, "key", "revoke", key.split("_")[1], data=site.data)
+    assert revoked.returncode == 0, revoked.stderr
+    assert not exists(pid)
+    await until(lambda: site.worker_pid() != pid)
+    for _ in range(8):
+        assert (await site.get("/v1/models", key))[0] == 401
+    verified(site)
+
+
+async def test_a_second_signal_cuts_what_runs_on_every_worker(site: Site) -> None:
+    async with contextlib.AsyncExitStack() as stack:
+        streams = await site.streams(stack)
+        site.server.process.send_signal(signal.SIGTERM)
+        await until(lambda: site.logged("stopping"))
+        assert site.logged("stopping")[0]["running"] == sum(map(len, streams.values()))
+        assert await asyncio.to_thread(site.server.stop) == 0
+        for some in streams.values():
+            for exchange, response in some:
+                assert b"shutting_down" in await response.content.read()
+                assert site.of(exchange)[-1]["outcome"] == "cut"
     verified(site)
 
 
@@ -291,7 +357,7 @@ async def test_what_runs_may_end_on_every_worker_before_all_stop(site: Site) -> 
     verified(site)
 
 
-async def test_the_embedded_engine_answers_every_worker(tmp_path: Path) -> None:
+async def test_the_embedded_engine_answers_every_worker_and_its_own_count_agrees(tmp_path: Path) -> None:
     data = tmp_path / "data"
     context = running(data, "--workers", "2")
     server = await asyncio.to_thread(context.__enter__)
@@ -307,5 +373,21 @@ async def test_the_embedded_engine_answers_every_worker(tmp_path: Path) -> None:
                     await response.read()
                 reader = EntryReader(data / "ledger")
                 found.add(entries.decode(reader.read(reader.count - 1))["worker"])
+            site = Site(server, http, ScriptedServer())
+            async with contextlib.AsyncExitStack() as stack:
+                stream = {**body, "stream": True, "max_tokens": 2_000, "ignore_eos": True}
+                workers: set[str] = set()
+                while "w1" not in workers:
+                    response = await stack.enter_async_context(
+                        http.post("/v1/chat/completions", json=stream, headers=headers)
+                    )
+                    await response.content.readline()
+                    workers.add(site.of(response.headers["x-rempart-exchange"])[0]["worker"])
+                pid = site.worker_pid()
+                os.kill(pid, signal.SIGKILL)
+                await until(lambda: site.logged("exchanges lost"))
+            await until(lambda: site.worker_pid() != pid)
     finally:
         await asyncio.to_thread(context.__exit__, None, None, None)
+    verified(site)
+    reconciled(data)

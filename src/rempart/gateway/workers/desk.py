@@ -1,4 +1,4 @@
-"""`Desk.answer`: what the primary process answers to one worker, and what it takes back when that worker is gone."""
+"""`Desk.answer`: what the primary process answers to one worker, and what it does when that worker is gone."""
 
 from __future__ import annotations
 
@@ -86,14 +86,17 @@ class Desk:
             case _:
                 raise TypeError(f"{type(word).__name__} is no word to the primary")
 
-    def leave(self) -> None:
-        """The worker is gone: what it had reserved is free, and what it had dispatched has failed."""
+    def give_back(self) -> None:
+        """The worker is gone: what it had reserved is free."""
         for key, tokens in self._reserved.items():
             self._books.meter.settle(Reservation(key, tokens), 0, time.time())
-        for engine, count in self._dispatched.items():
-            for _ in range(count):
-                self._books.counts.ended(engine, answered=False, tokens_prompt=0, tokens_completion=0)
         self._reserved.clear()
+
+    def forget(self) -> None:
+        """All that it had open is closed in the ledger. Whether what it had dispatched was answered it can no longer
+        say; until now it counted as running, since the ledger did not have its end."""
+        for engine, count in self._dispatched.items():
+            self._books.counts.lost(engine, count)
         self._dispatched.clear()
 
     def _reserve(self, asked: m.Reserve) -> int:

@@ -180,14 +180,16 @@ class _Supervisor:
     ) -> None:
         await child.process.wait()
         await asyncio.wait({sharing, talking})  # both end with the process: what it had sent is taken first
-        desk.leave()
+        desk.give_back()
         self._crew.leave(member)
         ended.set()
-        left = frozenset() if sharing.exception() is not None else sharing.result()
-        if not left:
-            return
+        if sharing.exception() is not None:
+            return  # what it had open is not known
+        left = sharing.result()
         try:
-            await self._staff.lost(left)
+            if left:
+                await self._staff.lost(left)
+            desk.forget()
         except RempartError as error:
             _log.error("exchanges stay open until the next start", extra={"count": len(left), "why": error.message})
 
