@@ -148,14 +148,16 @@ async def work(given: Descriptors, begin: Callable[[Settings], None], orphaned: 
             orphaned()
 
     talking.add_done_callback(gone)
-    start = await worker.start
-    settings = passing.decode(start.settings)
-    begin(settings)
-    async with _journal(given, worker, start) as journal, _routing(settings, worker, start) as router:
-        await _serve(given, settings, worker, _parts(settings, worker, talk, journal, router, given))
-    ending = True
-    talking.cancel()
-    await asyncio.gather(talking, return_exceptions=True)
+    try:
+        start = await worker.start
+        settings = passing.decode(start.settings)
+        begin(settings)
+        async with _journal(given, worker, start) as journal, _routing(settings, worker, start) as router:
+            await _serve(given, settings, worker, _parts(settings, worker, talk, journal, router, given))
+    finally:
+        ending = True
+        talking.cancel()
+        await asyncio.gather(talking, return_exceptions=True)
 
 
 @contextlib.asynccontextmanager

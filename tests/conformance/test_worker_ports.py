@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from rempart.errors import LedgerUnavailable
+from rempart.errors import LedgerUnavailable, NotFound, Overloaded
 from rempart.gateway.counts import Counts
 from rempart.gateway.workers import messages as m
 from rempart.gateway.workers.crew import Crew
 from rempart.gateway.workers.desk import Books, Desk
-from rempart.gateway.workers.remote import RemoteAccounts, RemoteKeys, RemoteTally
+from rempart.gateway.workers.remote import RemoteAccounts, RemoteKeys, RemoteTally, RemoteWitness
 from rempart.identity.quota import Meter
 from rempart.ipc.talk import Talk
 from rempart.ledger.keys.keystore import Keystore
@@ -92,6 +92,28 @@ async def test_what_a_worker_counts_is_counted_and_what_it_left_is_counted_no_mo
         "tokens_completion": 5,
     }
     assert primary.counts.changed_keys() == {"key": 1}
+
+
+class _Witness:
+    async def add_checkpoint(self, body: bytes) -> m.Cosigned:
+        if body == b"busy":
+            raise Overloaded("Too many.", hint="Try again.", retry_after_s=3)
+        return m.Cosigned(409, body[::-1], b"text/x.tlog.size")
+
+
+async def test_what_a_worker_is_asked_as_a_witness_the_primary_answers(primary: Primary) -> None:
+    async with primary.worker() as worker:
+        with pytest.raises(NotFound):
+            await RemoteWitness(worker).add_checkpoint(b"abc")
+    primary.desk = Desk(
+        Books(keys=primary.keys, meter=primary.meter, counts=primary.counts, witness=_Witness()), primary.crew
+    )
+    async with primary.worker() as worker:
+        answer = await RemoteWitness(worker).add_checkpoint(b"abc")
+        assert (answer.status, answer.body, answer.content_type) == (409, b"cba", b"text/x.tlog.size")
+        with pytest.raises(Overloaded) as caught:
+            await RemoteWitness(worker).add_checkpoint(b"busy")
+        assert caught.value.retry_after_s == 3
 
 
 async def test_a_primary_that_is_gone_gives_no_keys(primary: Primary) -> None:

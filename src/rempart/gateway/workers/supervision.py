@@ -59,6 +59,8 @@ async def staffed(crew: Crew, staff: Staff, stop: Stop) -> AsyncIterator[None]:
     supervisors = [_Supervisor(crew, staff, stop, number) for number in staff.numbers]
     keeping = [asyncio.create_task(one.keep(), name=f"worker w{one.number}") for one in supervisors]
     others = [asyncio.create_task(_tell(crew, staff)), asyncio.create_task(_pass_on(crew, stop))]
+    for task in (*keeping, *others):
+        task.add_done_callback(_tell_end)
     try:
         await asyncio.gather(*(one.tried.wait() for one in supervisors))
         yield
@@ -68,6 +70,12 @@ async def staffed(crew: Crew, staff: Staff, stop: Stop) -> AsyncIterator[None]:
         for task in (*keeping, *others):
             task.cancel()
         await asyncio.gather(*keeping, *others, return_exceptions=True)
+
+
+def _tell_end(task: asyncio.Task[None]) -> None:
+    """A mistake of ours in there must be seen, and must not end the answering."""
+    if not task.cancelled() and task.exception() is not None:
+        _log.critical("Workers are no longer looked after; restart the server.", exc_info=task.exception())
 
 
 async def _tell(crew: Crew, staff: Staff) -> None:
@@ -190,8 +198,8 @@ class _Supervisor:
             if left:
                 await self._staff.lost(left)
             desk.forget()
-        except RempartError as error:
-            _log.error("exchanges stay open until the next start", extra={"count": len(left), "why": error.message})
+        except (RempartError, OSError) as error:
+            _log.error("exchanges stay open until the next start", extra={"count": len(left), "why": str(error)})
 
 
 class _Child(msgspec.Struct):
