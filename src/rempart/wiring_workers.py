@@ -66,6 +66,7 @@ async def crewed(settings: Settings, site: Site, sock: socket.socket, stop: Stop
 
     def start(number: int) -> m.Start:
         return m.Start(
+            number=number,
             settings=passing.encode(settings),
             models={name: msgspec.json.encode(one.model, enc_hook=str) for name, one in site.embedded.items()},
             voice=msgspec.structs.replace(site.journal.voice, worker=f"w{number}"),
@@ -153,7 +154,8 @@ async def work(given: Descriptors, begin: Callable[[Settings], None], orphaned: 
         settings = passing.decode(start.settings)
         begin(settings)
         async with _journal(given, worker, start) as journal, _routing(settings, worker, start) as router:
-            await _serve(given, settings, worker, _parts(settings, worker, talk, journal, router, given))
+            others = RemoteOthers(talk, Slots(given.slots, start.number))
+            await _serve(given, settings, worker, _parts(settings, worker, talk, journal, router, others))
     finally:
         ending = True
         talking.cancel()
@@ -200,7 +202,7 @@ def _where(worker: Worker, name: str) -> Endpoint:
 
 
 def _parts(
-    settings: Settings, worker: Worker, talk: Talk, journal: WorkerJournal, router: Router, given: Descriptors
+    settings: Settings, worker: Worker, talk: Talk, journal: WorkerJournal, router: Router, others: RemoteOthers
 ) -> Parts:
     assert worker.ring is not None, "a worker is told its keys as it starts"
     ledger = ledger_directory(settings.data)
@@ -219,7 +221,7 @@ def _parts(
         files=FolderSource(ledger),
         boot=journal.boot,
         tally=RemoteTally(talk),
-        others=RemoteOthers(talk, Slots(given.slots, int(journal.voice.worker.removeprefix("w")))),
+        others=others,
     )
 
 

@@ -201,6 +201,35 @@ async def test_what_a_worker_recorded_is_read_and_erased_as_anything_else(site: 
     verified(site)
 
 
+async def test_a_hold_keeps_what_any_worker_is_answering_while_a_person_is_erased(site: Site) -> None:
+    ground = ("--ground", "file 7/26")
+    async with contextlib.AsyncExitStack() as stack:
+        found: dict[str, str] = {}
+        answers = []
+        while not set(found.values()) >= BOTH:
+            response = await stack.enter_async_context(site.post("paced 80 50", stream=True, user="Erika"))
+            exchange = response.headers["x-rempart-exchange"]
+            if not found:
+                held = await asyncio.to_thread(
+                    rempart, "ledger", "hold", "case-7", "--subject", "Erika", *ground, data=site.data
+                )
+                assert held.returncode == 0, held.stderr
+            answers.append(asyncio.create_task(response.read()))
+            found[exchange] = (await asyncio.to_thread(site.of, exchange))[0]["worker"]
+        erase = ("ledger", "erase", "--subject", "Erika", *ground, "--yes")
+        erased = await asyncio.to_thread(rempart, *erase, data=site.data)
+        assert erased.returncode == 0, erased.stderr
+        assert all(answer.endswith(b"data: [DONE]\n\n") for answer in await asyncio.gather(*answers))
+    for exchange in found:
+        shown = await asyncio.to_thread(disclosed, exchange, "--json", data=site.data)
+        said = [json.loads(line)["body"] for line in shown.stdout.splitlines()]
+        assert said[1]["response"]["choices"][0]["message"]["content"].split()[-1] == "w79"
+    _, later = await site.ask("hello", user="Erika")
+    first = next(iter(found))
+    assert site.of(later)[0]["subjects"] != site.of(first)[0]["subjects"]  # nobody remembers the old pseudonym
+    verified(site)
+
+
 async def test_a_key_works_everywhere_once_it_is_made_and_nowhere_once_it_is_revoked(site: Site) -> None:
     key = await asyncio.to_thread(site.key)
     answers = await asyncio.gather(*(site.get("/v1/models", key) for _ in range(8)))

@@ -40,6 +40,8 @@ class Told(msgspec.Struct, frozen=True, tag=True):
 class Start(msgspec.Struct, frozen=True, tag=True):
     """Answered once the worker listens."""
 
+    number: int
+    """Of the worker: 1 of `w1`."""
     settings: bytes
     """As `config.passing` writes them."""
     models: Mapping[str, bytes]

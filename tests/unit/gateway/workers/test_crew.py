@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 
-from rempart import limits
 from rempart.gateway.figures import Family, Sample
 from rempart.gateway.workers import messages as m
 from rempart.gateway.workers.crew import Crew, Member
@@ -20,7 +19,6 @@ from rempart.identity.keys import KeyRow
 from rempart.ipc.talk import Talk
 from rempart.ledger.keys.cache import KeyCache
 from rempart.ledger.keys.keystore import Keystore
-from rempart.ledger.keys.source import KeystoreThread
 from rempart.ledger.keys.vault import Vault
 from rempart.ledger.writing.draft import Witnessed
 from rempart.ledger.writing.journal import Voice
@@ -92,6 +90,7 @@ def _nothing(word: object) -> None:
 
 def _start(number: int) -> m.Start:
     return m.Start(
+        number=number,
         settings=b"{}",
         models={},
         voice=Voice(log="l", boot="b", worker=f"w{number}"),
@@ -191,11 +190,3 @@ async def test_exchanges_of_a_worker_that_is_gone_run_no_more(ship: Ship) -> Non
         assert ship.crew.running() == 42
         ship.crew.leave(member)
         assert ship.crew.running() == 2
-
-
-def test_a_worker_may_take_longer_while_it_starts() -> None:
-    assert limits.worker_answer_s < limits.worker_start_s
-
-
-def test_the_source_of_a_vault_is_the_keystores_thread(ship: Ship) -> None:
-    assert isinstance(ship.vault.source, KeystoreThread)
