@@ -25,8 +25,10 @@ PURE = (
     *("src/rempart/ledger/keys/body.py", "src/rempart/ledger/keys/ggm.py", "src/rempart/ledger/store/frames.py"),
 )
 CLOCKS = frozenset({"time", "monotonic", "perf_counter", "now", "utcnow", "today"})
-# The borders where a broad except is right: the request edge and the server's clock.
-BORDERS = frozenset(f"src/rempart/gateway/{name}.py" for name in ("app", "perform", "control", "server"))
+# The borders where a broad except is right: the request edge, the server's clock, and that between processes.
+BORDERS = frozenset(
+    (*(f"src/rempart/gateway/{name}.py" for name in ("app", "perform", "control", "server")), "src/rempart/ipc/talk.py")
+)
 ENVIRONMENT = ("src/rempart/config", "src/rempart/cli", "src/rempart/testing", "src/rempart/bench")
 
 

@@ -36,6 +36,16 @@ cancel_s: Final = 1.0
 drain_s: Final = 30.0
 drain_dead_s: Final = 5.0
 
+# Workers of one site.
+workers_max: Final = 64
+worker_answer_s: Final = 10.0
+worker_start_s: Final = 60.0
+worker_told_s: Final = 0.25
+worker_end_s: Final = 10.0
+worker_restart_first_s: Final = 0.5
+worker_restart_most_s: Final = 30.0
+talk_bytes_max: Final = 64 * 1024 * 1024
+
 # The ledger.
 entry_bytes_max: Final = 65_535
 commit_records_max: Final = 256

@@ -26,7 +26,8 @@ from rempart.config.settings import Engine as EngineSettings
 from rempart.config.settings import Keys, Server, Settings
 from rempart.console.pages import Pages
 from rempart.engines.digest import file_digest
-from rempart.engines.embedded import EmbeddedEngine, EmbeddedModel
+from rempart.engines.embedded import EmbeddedEngine
+from rempart.engines.llamacpp import EmbeddedModel
 from rempart.engines.openai import Endpoint, OpenAIEngine, tls_context
 from rempart.engines.port import Engine
 from rempart.engines.router import Router
@@ -39,6 +40,7 @@ from rempart.gateway.control import NotRunning, ask
 from rempart.gateway.erasure import ErasureVerbs
 from rempart.gateway.keeping import KeystoreVerbs
 from rempart.gateway.reads import Reads
+from rempart.gateway.workers.crew import Crew
 from rempart.identity.keyring import KeyRing
 from rempart.identity.keys import KeyTable, read_keys
 from rempart.identity.quota import Meter
@@ -85,6 +87,11 @@ class Site(msgspec.Struct, frozen=True, kw_only=True):
     administration: Administration
     reads: Reads
     journal: Journal
+    meter: Meter
+    embedded: Mapping[str, EmbeddedEngine] = {}
+    """By name: the engines that are children of this process."""
+    crew: Crew | None = None
+    """The other workers; None: this process is the only one."""
     first_start: bool
     """No key exists yet."""
 
@@ -109,7 +116,10 @@ async def open_site(settings: Settings, progress: Progress | None = None) -> Asy
             _witnesses(settings, journal) as witnesses,
             _running(engines) as router,
         ):
-            site = _assemble(settings, journal, keystore, router, witnesses)
+            crew = Crew(settings.server.workers) if settings.server.workers > 1 else None
+            assembled = _assemble(settings, journal, keystore, router, witnesses, crew)
+            embedded = {engine.name: engine for engine in engines if isinstance(engine, EmbeddedEngine)}
+            site = msgspec.structs.replace(assembled, embedded=embedded)
             await journal.event("config", _settings_facts(settings, keystore))
             await site.gateway.beat()
             try:
@@ -120,6 +130,8 @@ async def open_site(settings: Settings, progress: Progress | None = None) -> Asy
                 await site.gateway.record_counts()
                 await site.gateway.beat()
                 await journal.event("stop", {})
+                if crew is not None:
+                    crew.close()
 
 
 def _indexed(settings: Settings) -> contextlib.AbstractAsyncContextManager[None]:
@@ -214,7 +226,14 @@ def open_witness_app(settings: Settings, name: str, logs: bytes) -> Iterator[tup
             desk.close()
 
 
-def _assemble(settings: Settings, journal: Journal, keystore: Keystore, router: Router, witnesses: _Witnesses) -> Site:
+def _assemble(
+    settings: Settings,
+    journal: Journal,
+    keystore: Keystore,
+    router: Router,
+    witnesses: _Witnesses,
+    crew: Crew | None,
+) -> Site:
     pepper = keystore.one("pepper")
     table = KeyTable(settings.data / "state.db")
     known = table.all()
@@ -228,6 +247,7 @@ def _assemble(settings: Settings, journal: Journal, keystore: Keystore, router: 
             journal=journal,
             keyring=ring,
             meter=meter,
+            totals=meter.totals,
             router=router,
             console=Pages(),
             vkey=read_vkey(settings.data),
@@ -241,14 +261,21 @@ def _assemble(settings: Settings, journal: Journal, keystore: Keystore, router: 
             exchanges=used.exchanges,
             boot=journal.boot,
             reviewed=lambda: days_since(ledger_directory(settings.data), time.time()),
+            others=crew,
         ),
-        _policy(settings),
+        policy_of(settings),
     )
+    administration = Administration(journal, table, ring, pepper, partial(_served, router))
+    if crew is not None:
+        crew.gateway = gateway
+        administration.spread = crew.put_key
     return Site(
         gateway=gateway,
-        administration=Administration(journal, table, ring, pepper, partial(_served, router)),
+        administration=administration,
         reads=reads,
         journal=journal,
+        meter=meter,
+        crew=crew,
         first_start=not known,
     )
 
@@ -302,7 +329,7 @@ def _require_keys(data: Path) -> None:
         )
 
 
-def _policy(settings: Settings) -> Policy:
+def policy_of(settings: Settings) -> Policy:
     server = settings.server
     return Policy(
         allowed_hosts=_allowed_hosts(server),
@@ -325,6 +352,11 @@ def _engine(settings: EngineSettings, data: Path, progress: Progress | None) -> 
     if settings.kind == "embedded":
         model = _embedded_model(settings, data, progress)
         return EmbeddedEngine(settings.name, model, data / "engines" / f"{settings.name}.log")
+    return openai_engine(settings)
+
+
+def openai_engine(settings: EngineSettings) -> OpenAIEngine:
+    """Raises `ConfigError`, `KeystoreError`."""
     endpoint = Endpoint(settings.url.rstrip("/").removesuffix("/v1"), _secret(settings.api_key_file))
     tls = tls_context(settings.ca_file) if urlsplit(settings.url).scheme == "https" else None
     return OpenAIEngine(settings.name, lambda: endpoint, tls=tls, names=settings.models)

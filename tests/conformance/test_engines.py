@@ -7,7 +7,8 @@ import msgspec
 import pytest
 import pytest_asyncio
 
-from rempart.engines.embedded import EmbeddedEngine, EmbeddedModel
+from rempart.engines.embedded import EmbeddedEngine
+from rempart.engines.llamacpp import EmbeddedModel
 from rempart.engines.openai import Endpoint, OpenAIEngine
 from rempart.errors import ContextLengthExceeded, EngineRefused
 from rempart.testing.check_engine import check_engine

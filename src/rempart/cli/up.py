@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import logging
 import os
 import resource
@@ -13,12 +12,13 @@ import signal
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import click
 import msgspec
 import uvloop
 
+from rempart.cli.collecting import collect_seldom
 from rempart.cli.options import PathOption, common, settings_of, show
 from rempart.config.load import with_model
 from rempart.config.settings import Settings
@@ -27,10 +27,7 @@ from rempart.gateway.server import Address, Stop, bind, serve
 from rempart.identity.issue import KeyOrder
 from rempart.ledger.writing.opening import read_vkey
 from rempart.wiring import Progress, Site, open_site
-
-_GARBAGE: Final = 20_000
-"""Objects that may be in cycles before the collector looks."""
-
+from rempart.wiring_workers import crewed
 
 _log = logging.getLogger("rempart")
 
@@ -55,22 +52,22 @@ class _Ready(msgspec.Struct, kw_only=True, omit_defaults=True):
 @click.command(short_help="Start the service.")
 @click.option("--host", help="Address to listen on [127.0.0.1].")
 @click.option("--port", type=int, help="Port to listen on; 0 takes a free one [8080].")
+@click.option("--workers", type=int, help="Processes that answer together, over one ledger [1].")
 @click.option("--model", type=PathOption(), help="A GGUF file to serve [the built-in guide].")
 @common
 def up(
-    host: str | None,
-    port: int | None,
     model: Path | None,
     data: Path | None,
     config_path: Path | None,
     as_json: bool,
+    **server: Any,
 ) -> None:
     """Serve: one OpenAI-compatible door, every exchange in the ledger.
 
     Prints the address once it is ready, and at the very first start an API key. Ctrl-C or SIGTERM lets running
     answers end; a second one cuts them.
     """
-    loaded = settings_of(data, config_path, **{"server.host": host, "server.port": port})
+    loaded = settings_of(data, config_path, **{f"server.{name}": given for name, given in server.items()})
     settings = with_model(loaded.settings, model)
     logs.set_up(settings.logging.level)
     _raise_open_files()
@@ -85,7 +82,7 @@ def up(
 async def _up(settings: Settings, tell: Callable[[_Ready], None]) -> None:
     server = settings.server
     address = Address(host=server.host, port=server.port, certificate=server.certificate, key=server.key)
-    sock = bind(address)
+    sock = bind(address, shared=server.workers > 1)
     stop = Stop(drain=asyncio.Event(), cut=asyncio.Event(), draining=_stopping(server.drain_s))
     signals = _Signals(stop)
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -95,11 +92,14 @@ async def _up(settings: Settings, tell: Callable[[_Ready], None]) -> None:
         first = await _first_key(site) if site.first_start else ""
 
         async def ready() -> None:
-            _collect_seldom()
+            collect_seldom()
             tell(_ready(settings, sock.getsockname(), site, first))
 
         verbs = {**site.administration.verbs(), **site.reads.verbs()}
-        async with control.listening(control.socket_path(settings.data), verbs):
+        async with (
+            control.listening(control.socket_path(settings.data), verbs),
+            crewed(settings, site, sock, stop),
+        ):
             await serve(site.gateway, sock, address, stop=stop, ready=ready)
 
 
@@ -227,13 +227,6 @@ def _raise_open_files() -> None:
     """Connections are files: the usual soft limit of 1,024 is for programs that use select()."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-
-
-def _collect_seldom() -> None:
-    """What is loaded by now stays; of an exchange hardly anything is left to the collector of cycles."""
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(_GARBAGE)
 
 
 def _reading(name: str, done: int, total: int) -> None:

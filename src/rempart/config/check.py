@@ -76,6 +76,8 @@ def _server(server: Server, sources: Mapping[str, str]) -> None:
             f"is {server.host}, without a certificate: keys and prompts would cross the network in clear.",
             "Give server.certificate and server.key, or listen on 127.0.0.1 behind a TLS proxy.",
         )
+    if not 1 <= server.workers <= limits.workers_max:
+        raise _refused(sources, "server.workers", f"is {server.workers}.", f"From 1 to {limits.workers_max}.")
     for name in ("body_bytes_max", "exchanges_max", "exchange_s", "drain_s"):
         value = getattr(server, name)
         if not math.isfinite(value) or value < 0 or (value == 0 and name != "drain_s"):

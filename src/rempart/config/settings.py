@@ -26,6 +26,8 @@ class Server(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """PEM file: the server's certificate and those between it and its root."""
     key: Path | None = None
     """PEM file: the certificate's private key."""
+    workers: int = 1
+    """Processes that answer together, over one ledger."""
     allowed_hosts: tuple[str, ...] = ()
     """Names of this server in Host headers, beside loopback and `host`."""
     body_bytes_max: int = limits.body_bytes_max

@@ -6,47 +6,21 @@ import asyncio
 import contextlib
 import logging
 import os
-import re
 import secrets
 import sys
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from pathlib import Path
-from typing import Final
 
 import msgspec
 
 from rempart import limits
+from rempart.engines.llamacpp import EmbeddedModel, LlamaCppEngine
 from rempart.engines.llamacpp_child import Order
-from rempart.engines.openai import Endpoint, OpenAIEngine
-from rempart.engines.recount import check_stream, recount
-from rempart.errors import ContextLengthExceeded, EngineError, EngineRefused, EngineUnavailable
+from rempart.engines.openai import Endpoint
+from rempart.errors import EngineUnavailable
 from rempart.wire.job import Job, Served, Target
 
 _log = logging.getLogger("rempart.engines")
-
-
-_TOO_LONG: Final = re.compile(r"request \((\d+) tokens\) exceeds the available context size \((\d+) tokens\)")
-
-_COUNTER: Final = re.compile(
-    r"^llamacpp:(prompt_tokens|prompt_tokens_cached|tokens_predicted)_total ([0-9.e+]+)$", re.MULTILINE
-)
-
-# llama.cpp answers these with status 500.
-_MISTAKES: Final = ("Failed to parse", "is not supported", "is too large to process")
-
-
-class EmbeddedModel(msgspec.Struct, frozen=True, kw_only=True):
-    """A GGUF and how to serve it."""
-
-    path: Path
-    name: str
-    digest: str
-    """`sha256:<hex>` of the file."""
-    created: int
-    """Unix seconds: when the file was last changed."""
-    context_tokens: int
-    parallel: int
-    threads: int
 
 
 class _Address(msgspec.Struct):
@@ -61,7 +35,7 @@ class EmbeddedEngine:
         self._log = log
         self._endpoint: Endpoint | None = None
         self._why = "is starting"
-        self._http = OpenAIEngine(name, self._where, mistakes=_MISTAKES, refusal=_refusal)
+        self._http = LlamaCppEngine(name, model, self._where)
         self._process: asyncio.subprocess.Process | None = None
         self._watch: asyncio.Task[None] | None = None
         self._before = self._said = Served(tokens_prompt=0, tokens_completion=0)
@@ -70,6 +44,14 @@ class EmbeddedEngine:
     @property
     def name(self) -> str:
         return self._http.name
+
+    @property
+    def model(self) -> EmbeddedModel:
+        return self._model
+
+    def place(self) -> tuple[Endpoint | None, str]:
+        """Where it listens, and while it does not, why."""
+        return self._endpoint, self._why
 
     @property
     def pid(self) -> int | None:
@@ -82,24 +64,17 @@ class EmbeddedEngine:
         self._watch = asyncio.create_task(self._keep(), name=f"engine {self.name}")
 
     async def answer(self, job: Job) -> bytes:
-        return await recount(job, await self._http.answer(job), self._http.answer)
+        return await self._http.answer(job)
 
     def stream(self, job: Job) -> AsyncGenerator[list[bytes], None]:
-        check_stream(job)
         return self._http.stream(job)
 
     async def models(self) -> Sequence[Target]:
-        self._where()
-        model = self._model
-        return [
-            Target(
-                model=model.name, served_name=model.name, digest=model.digest, engine=self.name, created=model.created
-            )
-        ]
+        return await self._http.models()
 
     async def served(self) -> Served | None:
         """By llama.cpp's own counters; what a child that died had served is kept as it said it last."""
-        said = _served(await self._http.metrics())
+        said = await self._http.served()
         self._said = said
         return Served(
             tokens_prompt=self._before.tokens_prompt + said.tokens_prompt,
@@ -194,33 +169,6 @@ class EmbeddedEngine:
             pause_s = min(pause_s * 2, limits.engine_restart_most_s)
             with contextlib.suppress(EngineUnavailable):  # it is logged above, at the next turn
                 await self._launch()
-
-
-def _served(metrics: str) -> Served:
-    """Prometheus' text format. A prompt that was read from the cache was served, too."""
-    found = {name: int(float(value)) for name, value in _COUNTER.findall(metrics)}
-    try:
-        return Served(
-            tokens_prompt=found["prompt_tokens"] + found.get("prompt_tokens_cached", 0),
-            tokens_completion=found["tokens_predicted"],
-        )
-    except KeyError as error:
-        raise EngineError(
-            "llama.cpp tells no counters.", hint="Use the version of xllamacpp that is locked."
-        ) from error
-
-
-def _refusal(error: EngineRefused) -> EngineRefused:
-    """llama.cpp says "try increasing it", which whoever asked cannot."""
-    found = _TOO_LONG.search(error.message)
-    if found is None:
-        return error
-    return ContextLengthExceeded(
-        f"The request has {found[1]} tokens, the model's context has {found[2]}.",
-        status=400,
-        hint="Shorten the conversation, or start a new one.",
-        param="messages",
-    )
 
 
 @contextlib.contextmanager

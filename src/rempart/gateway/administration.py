@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import secrets
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Awaitable, Callable, Collection
 from functools import partial
 from typing import Any, Protocol
 
@@ -23,6 +23,11 @@ from rempart.wire.facts import Fact
 
 _log = logging.getLogger("rempart.gateway")
 _NAMELESS = "erased"
+Spread = Callable[[KeyRow, bytes], Awaitable[None]]
+
+
+async def _to_nobody(row: KeyRow, mac: bytes) -> None:
+    """This process is the only one that has the keys."""
 
 
 class Verb(Protocol):
@@ -43,6 +48,8 @@ class Administration:
         models: Callable[[], Collection[str] | None] = lambda: None,
     ) -> None:
         """`models`: names that are served here; None when that cannot be told."""
+        self.spread: Spread = _to_nobody
+        """Every other worker has that row, and its MAC, when it returns."""
         self.others: dict[str, Verb] = {}
         """Commands of other rooms, by name."""
         self._journal = journal
@@ -68,7 +75,7 @@ class Administration:
         for row, mac in found:
             await self._revoke({"id": row.id})
             nameless = msgspec.structs.replace(self._table.get(row.id)[0], name=_NAMELESS)
-            self._ring.put(nameless, mac)
+            await self._put(nameless, mac)
             self._table.put(nameless, mac)
         return len(found)
 
@@ -90,7 +97,7 @@ class Administration:
         await self._journal.event("key", {**_facts(row), "change": "created"})
         mac = key.mac(self._pepper)
         self._table.put(row, mac)
-        self._ring.put(row, mac)
+        await self._put(row, mac)
         _log.info("key created", extra={"key": row.id, "role": row.role})
         return key.text(), row
 
@@ -122,11 +129,15 @@ class Administration:
         row, mac = self._table.get(str(args.get("id", "")))
         if not row.revoked:
             row = msgspec.structs.replace(row, revoked=int(time.time()))
-            self._ring.put(row, mac)
+            await self._put(row, mac)
             self._table.put(row, mac)
             _log.info("key revoked", extra={"key": row.id})
             await self._journal.event("key", {"key": row.id, "change": "revoked"})
         return shown(row)
+
+    async def _put(self, row: KeyRow, mac: bytes) -> None:
+        self._ring.put(row, mac)
+        await self.spread(row, mac)
 
 
 def _facts(row: KeyRow) -> dict[str, Fact]:

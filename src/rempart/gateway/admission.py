@@ -6,9 +6,9 @@ import time
 from typing import Protocol
 
 from rempart.errors import ModelNotFound, Overloaded
-from rempart.gateway.ports import Engine, Router
+from rempart.gateway.ports import Accounts, Engine, Router
 from rempart.identity.caller import Caller
-from rempart.identity.quota import Meter, Reservation, Wanted
+from rempart.identity.quota import Reservation, Wanted
 from rempart.wire.job import Target
 from rempart.wire.requests import Call
 
@@ -24,7 +24,7 @@ class Admission:
 
     __slots__ = ("_caller", "_capacity", "_meter", "_reservation", "_router", "model")
 
-    def __init__(self, caller: Caller, meter: Meter, router: Router, capacity: Capacity) -> None:
+    def __init__(self, caller: Caller, meter: Accounts, router: Router, capacity: Capacity) -> None:
         self._caller = caller
         self._meter = meter
         self._router = router
@@ -33,7 +33,7 @@ class Admission:
         self.model = ""
         """Name of the model once it is known to be one of this site's: safe as a label of metrics."""
 
-    def admit(self, call: Call) -> tuple[Target, Engine]:
+    async def admit(self, call: Call) -> tuple[Target, Engine]:
         """Raises `Overloaded`, `ModelNotFound`, `EngineUnavailable`, `RateLimited` or `QuotaExceeded`."""
         if self._capacity.full():
             raise Overloaded("Too many exchanges are running.", hint="Try again in a moment.", retry_after_s=1)
@@ -46,11 +46,14 @@ class Admission:
         found = self._router.route(call.model)
         self.model = found[0].model
         wanted = Wanted(prompt=call.tokens_prompt, completion=call.tokens_asked, choices=call.choices)
-        self._reservation = self._meter.admit(self._caller, wanted, time.time(), time.monotonic())
+        reserved = self._meter.admit(self._caller, wanted, time.time(), time.monotonic())
+        self._reservation = reserved if isinstance(reserved, Reservation) else await reserved
         return found
 
-    def settle(self, tokens_prompt: int, tokens_completion: int) -> None:
+    async def settle(self, tokens_prompt: int, tokens_completion: int) -> None:
         """Count what was really used; also for what was cut short."""
         if self._reservation is not None:
-            self._meter.settle(self._reservation, tokens_prompt + tokens_completion, time.time())
-            self._reservation = None
+            reservation, self._reservation = self._reservation, None
+            settled = self._meter.settle(reservation, tokens_prompt + tokens_completion, time.time())
+            if settled is not None:
+                await settled

@@ -40,12 +40,11 @@ from rempart.gateway.http import Receive, Request, Scope, Send
 from rempart.gateway.lookups import Lookups
 from rempart.gateway.metrics import Metrics
 from rempart.gateway.perform import Performer
-from rempart.gateway.ports import Console, Journal, LedgerFiles, Router, Witness
+from rempart.gateway.ports import Accounts, Console, Journal, LedgerFiles, Others, Router, Tally, Witness
 from rempart.gateway.reads import Reads
 from rempart.gateway.submissions import Submissions
 from rempart.identity.caller import Caller
 from rempart.identity.keyring import KeyRing
-from rempart.identity.quota import Meter
 from rempart.ledger.reading.prove import Proven
 from rempart.ledger.writing.draft import Witnessed
 from rempart.wire.facts import Fact
@@ -67,7 +66,7 @@ class Parts(msgspec.Struct, frozen=True, kw_only=True):
 
     journal: Journal
     keyring: KeyRing
-    meter: Meter
+    meter: Accounts
     router: Router
     console: Console
     vkey: str
@@ -90,6 +89,12 @@ class Parts(msgspec.Struct, frozen=True, kw_only=True):
     """Id of this run, as in its entries."""
     reviewed: Callable[[], float] = lambda: math.nan
     """Days since the last review of the ledger."""
+    totals: Callable[[float], Mapping[str, int]] = lambda now: {}
+    """Tokens of this UTC day per key, for the ledger."""
+    tally: Tally | None = None
+    """Another process counts, and writes the heartbeats; None: this one."""
+    others: Others | None = None
+    """None: this process is the only one."""
 
 
 class Policy(msgspec.Struct, frozen=True, kw_only=True):
@@ -122,7 +127,8 @@ class Gateway:
         self._minute_began = 0.0
         self._metered: object = None
         self.counts = Counts(parts.router.states(), int(time.time() // _DAY_S), parts.exchanges)
-        self._heart = Heart(parts.journal, self.counts, parts.served)
+        self.tally: Tally = parts.tally or self.counts
+        self._heart = Heart(parts.journal, self.counts, parts.served, parts.others)
         self._exchanges = Exchanges(self)
         self._lookups = Lookups(self)
         self._submissions = Submissions(parts.witness) if parts.witness is not None else None
@@ -152,7 +158,24 @@ class Gateway:
 
     def full(self) -> bool:
         """As many exchanges run as may."""
-        return len(self.running) > self._policy.exchanges_max
+        return self.count_running() > self._policy.exchanges_max
+
+    def count_running(self) -> int:
+        """Exchanges under way, in all workers."""
+        return len(self.running) if self._parts.others is None else self._parts.others.running()
+
+    def begin(self, performer: Performer) -> None:
+        """It is under way."""
+        self.running.add(performer)
+        self.metrics.running.inc()
+        if self._parts.others is not None:
+            self._parts.others.runs(len(self.running))
+
+    def end(self, performer: Performer) -> None:
+        self.running.discard(performer)
+        self.metrics.running.dec()
+        if self._parts.others is not None:
+            self._parts.others.runs(len(self.running))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive, send)
@@ -261,7 +284,7 @@ class Gateway:
         try:
             if refusals:
                 await self._parts.journal.event("refusals", {"counts": dict(refusals)})
-            totals = self._parts.meter.totals(time.time())
+            totals = self._parts.totals(time.time())
             exchanges = self.counts.today(time.time())
             if (totals or exchanges) and (totals, exchanges) != self._metered:
                 await self._record_meter(totals, exchanges)
@@ -278,8 +301,9 @@ class Gateway:
             await self._parts.journal.event("meter", told)
 
     async def beat(self) -> None:
-        """Tell the ledger that the server is up, and what it did."""
-        await self._heart.beat()
+        """Tell the ledger that the server is up, and what it did; one process does it for all."""
+        if self._parts.tally is None:
+            await self._heart.beat()
 
     async def drain(self) -> None:
         """Take nothing new, let what runs end, and cut what is left after `drain_s`."""

@@ -60,6 +60,10 @@ class Counts:
         one.tokens_prompt += tokens_prompt
         one.tokens_completion += tokens_completion
 
+    def lost(self, engine: str, count: int) -> None:
+        """What became of so many that were dispatched is not known: they are counted no more."""
+        self._engine(engine).dispatched -= count
+
     def recorded(self, key: str, now: float) -> None:
         """An exchange of that key, whatever became of it, has its response in the ledger."""
         self._turn(now)

@@ -64,15 +64,13 @@ class Exchanges:
         pace = Pace(gateway.metrics)
         performer = Performer(Exchange(exchange), request, record, admission, pace)
         performer.key = caller.key
-        performer.on_dispatch = gateway.counts.dispatched
+        performer.on_dispatch = gateway.tally.dispatched
         performer.deadline = asyncio.get_running_loop().time() + gateway.policy.exchange_s
-        gateway.running.add(performer)
-        gateway.metrics.running.inc()
+        gateway.begin(performer)
         try:
             await performer.run(first)
         finally:
-            gateway.running.discard(performer)
-            gateway.metrics.running.dec()
+            gateway.end(performer)
             self._count(performer)
             self._measure(performer, admission, call, began, pace)
 
@@ -94,16 +92,16 @@ class Exchanges:
             return e.Refused(error=error, operation=OPERATIONS[request.path], received=received)
 
     def _count(self, performer: Performer) -> None:
-        counts = self._gateway.counts
+        tally = self._gateway.tally
         if performer.dispatched:
-            counts.ended(
+            tally.ended(
                 performer.engine,
                 answered=performer.recorded and performer.facts.get("outcome") == "ok",
                 tokens_prompt=performer.tokens_prompt,
                 tokens_completion=performer.tokens_completion,
             )
         if performer.recorded:
-            counts.recorded(performer.key, time.time())
+            tally.recorded(performer.key, time.time())
 
     def _measure(self, performer: Performer, admission: Admission, call: Call | None, began: float, pace: Pace) -> None:
         facts = performer.facts

@@ -14,7 +14,7 @@ from typing import Final
 
 from rempart.errors import LedgerUnavailable
 from rempart.gateway.counts import Counts, flat
-from rempart.gateway.ports import Journal
+from rempart.gateway.ports import Journal, Others
 from rempart.wire.facts import Fact
 from rempart.wire.job import Served
 
@@ -26,17 +26,21 @@ AskEngines = Callable[[], Awaitable[Mapping[str, Served]]]
 class Heart:
     """Of one gateway. `served`: engine -> what it says; those that cannot say are left out."""
 
-    def __init__(self, journal: Journal, counts: Counts, served: AskEngines | None) -> None:
+    def __init__(
+        self, journal: Journal, counts: Counts, served: AskEngines | None, others: Others | None = None
+    ) -> None:
+        """`others`: workers that count here too."""
         self._journal = journal
         self._counts = counts
         self._served = served
+        self._others = others
         self._began = time.monotonic()
 
     async def beat(self) -> None:
         """When the ledger takes nothing, the minute stays without one: that is a finding."""
-        before = self._counts.engines()
+        before = await self._engines()
         served = await self._served() if self._served is not None else {}
-        after = self._counts.engines()
+        after = await self._engines()
         for name, counts in after.items():
             if counts != before.get(name):
                 counts["running"] = max(counts["running"], before.get(name, counts)["running"], 1)
@@ -49,6 +53,11 @@ class Heart:
                 self._counts.tell_keys(keys)
         except LedgerUnavailable as error:
             _log.error("no heartbeat", extra={"reason": error.message})
+
+    async def _engines(self) -> dict[str, dict[str, int]]:
+        if self._others is not None:
+            await self._others.settled()
+        return self._counts.engines()
 
 
 def _parts(keys: Mapping[str, int]) -> Iterator[dict[str, int]]:

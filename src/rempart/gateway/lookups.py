@@ -69,12 +69,16 @@ class Lookups:
 
     async def metrics(self, request: Request) -> None:
         content = (b"content-type", b"text/plain; version=0.0.4; charset=utf-8")
-        await request.reply(200, self._gateway.metrics.text(), [content, NO_STORE])
+        others = self._gateway.parts.others
+        text = self._gateway.metrics.text() if others is None else await others.metrics()
+        await request.reply(200, text, [content, NO_STORE])
 
     async def count(self, request: Request, caller: Caller) -> None:
         """How many exchanges of this key the ledger holds: whoever sent them can compare."""
         now = time.time()
-        boot, today = self._gateway.counts.of_key(caller.key, now)
+        others = self._gateway.parts.others
+        of_key = self._gateway.counts.of_key(caller.key, now) if others is None else await others.count_of(caller.key)
+        boot, today = of_key
         told = {
             "key": caller.key,
             "boot": self._gateway.parts.boot,
@@ -88,7 +92,7 @@ class Lookups:
         """Entries of one exchange, and the checkpoint that covers them. Seen with the key that asked."""
         exchange = request.path.removeprefix("/rempart/v1/exchanges/")
         journal = self._gateway.parts.journal
-        trace = journal.recent(exchange) if _EXCHANGE_ID.fullmatch(exchange) else None
+        trace = await self._trace(exchange) if _EXCHANGE_ID.fullmatch(exchange) else None
         if trace is None or not (trace.key == caller.key or caller.may("read_ledger")):
             raise NotFound(
                 "No recent exchange has that id, or it is not this key's.",
@@ -108,6 +112,12 @@ class Lookups:
             "proofs": await asyncio.to_thread(self._proofs, trace) if integrated else [],
         }
         await request.reply_json(200, _json.encode(body))
+
+    async def _trace(self, exchange: str) -> Trace | None:
+        """Whichever worker had it."""
+        parts = self._gateway.parts
+        found = parts.journal.recent(exchange)
+        return found if found is not None or parts.others is None else await parts.others.recent(exchange)
 
     def _proofs(self, trace: Trace) -> list[dict[str, object]]:
         """What whoever asked needs to check it without trusting this server."""

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from time import perf_counter
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
 
+from rempart.gateway.figures import Family, summed, taken
 from rempart.gateway.witnessed import WitnessCollector
 from rempart.ledger.writing.draft import LogState, Witnessed
 
@@ -67,7 +68,9 @@ class Metrics:
         """`reviewed`: days since the last review of the ledger."""
         disable_created_metrics()  # type: ignore[no-untyped-call]
         registry = CollectorRegistry()
-        self._registry = registry
+        self._exchanges = registry
+        self._site = CollectorRegistry()
+        """Of the site, whichever worker is asked; the rest are this process's own."""
         self.requests = Counter(
             "rempart_requests", "Exchanges ended.", ["model", "operation", "outcome"], registry=registry
         )
@@ -98,8 +101,8 @@ class Metrics:
         )
         self.running = Gauge("rempart_exchanges_running", "Exchanges under way (the queue).", registry=registry)
         self._gauges(ledger)
-        registry.register(WitnessCollector(witnessed))
-        since_review = Gauge("rempart_ledger_review_days", "Days since the last review.", registry=registry)
+        self._site.register(WitnessCollector(witnessed))
+        since_review = Gauge("rempart_ledger_review_days", "Days since the last review.", registry=self._site)
         since_review.set_function(reviewed)
         self._series: dict[tuple[str, str, str], _Series] = {}
 
@@ -112,7 +115,7 @@ class Metrics:
             ("rempart_ledger_failed", "1 when nothing can be recorded.", lambda s: float(bool(s.failure))),
         )
         for name, text, read in facts:
-            gauge = Gauge(name, text, registry=self._registry)
+            gauge = Gauge(name, text, registry=self._site)
             gauge.set_function(lambda read=read: read(ledger()))  # type: ignore[misc]
 
     def series(self, model: str, operation: str, outcome: str) -> _Series:
@@ -123,6 +126,11 @@ class Metrics:
             found = self._series[key] = _Series(self, model, operation, outcome)
         return found
 
-    def text(self) -> bytes:
-        """The Prometheus text exposition format 0.0.4."""
-        return generate_latest(self._registry)
+    def own(self) -> list[Family]:
+        """What this process did."""
+        return taken(self._exchanges)
+
+    def text(self, elsewhere: Sequence[Sequence[Family]] = ()) -> bytes:
+        """The Prometheus text exposition format 0.0.4. `elsewhere`: what other workers did."""
+        exchanges = summed([self.own(), *elsewhere]) if elsewhere else self._exchanges
+        return generate_latest(exchanges) + generate_latest(self._site)

@@ -112,7 +112,7 @@ class Performer:
             case c.Relay():
                 return await self._relay(command)
             case c.Admit():
-                return self._admit(command)
+                return await self._admit(command)
             case c.RecordRequest():
                 return await self._record_request(command)
             case c.Dispatch():
@@ -125,14 +125,14 @@ class Performer:
                 await self._finish(command)
             case c.Settle():
                 self.tokens_prompt, self.tokens_completion = command.tokens_prompt, command.tokens_completion
-                self._admission.settle(command.tokens_prompt, command.tokens_completion)
+                await self._admission.settle(command.tokens_prompt, command.tokens_completion)
             case c.CancelEngine():
                 pass  # leaving `_dispatch` has closed the engine's connection
         return None
 
-    def _admit(self, command: c.Admit) -> e.Event:
+    async def _admit(self, command: c.Admit) -> e.Event:
         try:
-            target, self._engine = self._admission.admit(command.call)
+            target, self._engine = await self._admission.admit(command.call)
         except RempartError as error:
             return e.Refused(error=error, operation=command.call.operation, received=command.call.received)
         return e.Admitted(served_name=target.served_name, digest=target.digest, engine=target.engine)

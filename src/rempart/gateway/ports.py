@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Awaitable, Mapping, Sequence
 from typing import Protocol
 
+from rempart.identity.caller import Caller
+from rempart.identity.quota import Reservation, Wanted
 from rempart.ledger.writing.draft import LogState, Receipt, Trace
 from rempart.wire.facts import Fact
 from rempart.wire.job import Job, Target
@@ -85,6 +87,57 @@ class Journal(Protocol):
 
     def recent(self, exchange: str) -> Trace | None:
         """What a recent exchange became; None when it is unknown or long ago."""
+        ...
+
+
+class Accounts(Protocol):
+    """Requests of the minute and tokens of the day, per key: here, or where all workers' are. What is awaitable
+    is asked of another process; of a key without limits nothing ever is."""
+
+    def admit(self, caller: Caller, wanted: Wanted, now: float, steady: float) -> Reservation | Awaitable[Reservation]:
+        """Raises `RateLimited` or `QuotaExceeded`, and then counts nothing."""
+        ...
+
+    def settle(self, reservation: Reservation, tokens: int, now: float) -> Awaitable[None] | None:
+        """Replace what was reserved by what was used: once for each reservation."""
+        ...
+
+
+class Tally(Protocol):
+    """What the gateway did, counted beside the ledger."""
+
+    def dispatched(self, engine: str) -> None: ...
+
+    def ended(self, engine: str, *, answered: bool, tokens_prompt: int, tokens_completion: int) -> None: ...
+
+    def recorded(self, key: str, now: float) -> None: ...
+
+
+class Others(Protocol):
+    """All workers of this site, as one of them sees them. Raises `LedgerUnavailable` when they cannot be asked."""
+
+    def runs(self, exchanges: int) -> None:
+        """So many are under way here."""
+        ...
+
+    def running(self) -> int:
+        """In all of them together."""
+        ...
+
+    async def count_of(self, key: str) -> tuple[int, int]:
+        """Exchanges of that key recorded since the boot, and on this UTC day."""
+        ...
+
+    async def metrics(self) -> bytes:
+        """The Prometheus text exposition format 0.0.4."""
+        ...
+
+    async def recent(self, exchange: str) -> Trace | None:
+        """As of a `Journal`, of any other one."""
+        ...
+
+    async def settled(self) -> None:
+        """What was told to the `Tally` until now is counted."""
         ...
 
 

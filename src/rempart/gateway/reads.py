@@ -20,7 +20,7 @@ from rempart.gateway.exchanges import new_exchange_id
 from rempart.identity.caller import Caller
 from rempart.identity.keyring import KeyRing
 from rempart.ledger.writing.draft import Receipt
-from rempart.ledger.writing.journal import Journal
+from rempart.ledger.writing.journal import WorkerJournal
 from rempart.wire.facts import Fact
 
 OPERATOR: Final = "operator"
@@ -66,7 +66,7 @@ class Reads:
     """The readers of one site, and the record of what they read."""
 
     def __init__(
-        self, journal: Journal, ring: KeyRing, *, four_eyes: bool, clock: Callable[[], float] = time.time
+        self, journal: WorkerJournal, ring: KeyRing, *, four_eyes: bool, clock: Callable[[], float] = time.time
     ) -> None:
         self._journal = journal
         self._ring = ring

@@ -41,24 +41,56 @@ class Address(msgspec.Struct, frozen=True, kw_only=True):
     key: Path | None = None
 
 
-def bind(address: Address) -> socket.socket:
-    """A listening socket. Raises `AddressInUse`, or `ConfigError` when the address is unknown or not allowed."""
+def bind(address: Address, *, shared: bool = False) -> socket.socket:
+    """A listening socket. Raises `AddressInUse`, or `ConfigError` when the address is unknown or not allowed.
+
+    `shared`: other workers of this site will listen there with sockets of their own, from `bind_beside`.
+    """
+    if shared and address.port:
+        _bound(
+            address, shared=False
+        ).close()  # another site of this user may share its address too: with its own workers
+    sock = _bound(address, shared=shared)
+    try:
+        sock.listen(_BACKLOG)
+    except OSError as error:
+        sock.close()
+        raise _refused(address, error) from error
+    return sock
+
+
+def bind_beside(sock: socket.socket, address: Address) -> socket.socket:
+    """A socket at the address of `sock`, which was bound to be shared; whoever listens with it gets its part of what
+    comes, and gives it back by ending. Raises `AddressInUse`, `ConfigError`."""
+    return _bound(msgspec.structs.replace(address, port=int(sock.getsockname()[1])), shared=True)
+
+
+def _bound(address: Address, *, shared: bool) -> socket.socket:
     try:
         family, kind, proto, _, where = socket.getaddrinfo(
             address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
         sock = socket.socket(family, kind, proto)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        sock.bind(where)
-        sock.listen(_BACKLOG)
     except OSError as error:
-        kind_of = AddressInUse if error.errno == errno.EADDRINUSE else ConfigError
-        raise kind_of(
-            f"Cannot listen on {address.host}:{address.port}: {error.strerror or error}.",
-            hint=_hint(error),
-        ) from error
+        raise _refused(address, error) from error
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if shared:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        sock.bind(where)
+    except OSError as error:
+        sock.close()
+        raise _refused(address, error) from error
     sock.setblocking(False)
     return sock
+
+
+def _refused(address: Address, error: OSError) -> ConfigError:
+    kind_of = AddressInUse if error.errno == errno.EADDRINUSE else ConfigError
+    return kind_of(
+        f"Cannot listen on {address.host}:{address.port}: {error.strerror or error}.",
+        hint=_hint(error),
+    )
 
 
 def _hint(error: OSError) -> str:
@@ -108,7 +140,7 @@ async def serve(
         announce = tasks.create_task(ready())
         stopping = tasks.create_task(stop.drain.wait())
         await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
-        stop.draining(len(gateway.running))
+        stop.draining(gateway.count_running())
         await _drain(gateway, stop.cut)
         for task in (announce, stopping, clock):
             task.cancel()

@@ -27,6 +27,14 @@ class KeyRing:
         """A key was created or changed."""
         self._known[row.id] = (row, mac, row.caller())
 
+    @property
+    def pepper(self) -> bytes:
+        return self._pepper
+
+    def rows(self) -> list[tuple[KeyRow, bytes]]:
+        """All that were put, with their MACs."""
+        return [(row, mac) for row, mac, _ in self._known.values()]
+
     def holds(self, id_: str) -> bool:
         """That key exists and was not revoked."""
         found = self._known.get(id_)

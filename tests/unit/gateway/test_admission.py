@@ -81,87 +81,87 @@ def call(model: str = "guide", max_tokens: int = 10) -> Call:
     return parse("/v1/chat/completions", msgspec.json.encode(body))
 
 
-def test_who_may_gets_the_target_and_its_engine() -> None:
+async def test_who_may_gets_the_target_and_its_engine() -> None:
     desk = Desk()
     admission = desk.admission(frozenset({"guide"}))
     assert admission.model == ""
-    assert admission.admit(call()) == (TARGET, desk.router.engine)
+    assert await admission.admit(call()) == (TARGET, desk.router.engine)
     assert admission.model == "guide"
 
 
-def test_when_it_is_full_nobody_is_asked() -> None:
+async def test_when_it_is_full_nobody_is_asked() -> None:
     desk = Desk()
     desk.room.is_full = True
     with pytest.raises(Overloaded) as caught:
-        desk.admission(requests_per_minute=1).admit(call())
+        await desk.admission(requests_per_minute=1).admit(call())
     assert caught.value.retry_after_s
     assert desk.router.asked == []
     desk.room.is_full = False
-    desk.admission(requests_per_minute=1).admit(call())
+    await desk.admission(requests_per_minute=1).admit(call())
 
 
-def test_a_model_that_is_not_on_the_keys_list_is_not_found_and_not_looked_up() -> None:
+async def test_a_model_that_is_not_on_the_keys_list_is_not_found_and_not_looked_up() -> None:
     desk = Desk()
     admission = desk.admission(frozenset({"other"}))
     with pytest.raises(ModelNotFound, match="for this key") as caught:
-        admission.admit(call())
+        await admission.admit(call())
     assert caught.value.param == "model"
     assert desk.router.asked == []
     assert admission.model == ""
 
 
-def test_an_empty_list_allows_no_model() -> None:
+async def test_an_empty_list_allows_no_model() -> None:
     with pytest.raises(ModelNotFound):
-        Desk().admission(frozenset()).admit(call())
+        await Desk().admission(frozenset()).admit(call())
 
 
-def test_a_model_that_nobody_serves_never_becomes_a_label() -> None:
+async def test_a_model_that_nobody_serves_never_becomes_a_label() -> None:
     admission = Desk().admission()
     with pytest.raises(ModelNotFound):
-        admission.admit(call("x" * 100))
+        await admission.admit(call("x" * 100))
     assert admission.model == ""
 
 
-def test_an_engine_that_is_down_costs_no_request() -> None:
+async def test_an_engine_that_is_down_costs_no_request() -> None:
     desk = Desk()
     desk.router.unavailable = True
     with pytest.raises(EngineUnavailable):
-        desk.admission(requests_per_minute=1).admit(call())
+        await desk.admission(requests_per_minute=1).admit(call())
     desk.router.unavailable = False
-    desk.admission(requests_per_minute=1).admit(call())
+    await desk.admission(requests_per_minute=1).admit(call())
 
 
-def test_the_requests_of_the_minute_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_requests_of_the_minute_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(time, "time", lambda: 1_000_000.0)
     desk = Desk()
-    desk.admission(requests_per_minute=1).admit(call())
+    await desk.admission(requests_per_minute=1).admit(call())
     with pytest.raises(RateLimited):
-        desk.admission(requests_per_minute=1).admit(call())
+        await desk.admission(requests_per_minute=1).admit(call())
 
 
-def test_the_tokens_asked_for_are_reserved_until_it_is_settled() -> None:
+async def test_the_tokens_asked_for_are_reserved_until_it_is_settled() -> None:
     desk = Desk()
     first = desk.admission(tokens_per_day=100)
-    first.admit(call(max_tokens=60))
+    await first.admit(call(max_tokens=60))
     with pytest.raises(QuotaExceeded):
-        desk.admission(tokens_per_day=100).admit(call(max_tokens=60))
-    first.settle(3, 4)
-    desk.admission(tokens_per_day=100).admit(call(max_tokens=60))
+        await desk.admission(tokens_per_day=100).admit(call(max_tokens=60))
+    await first.settle(3, 4)
+    await desk.admission(tokens_per_day=100).admit(call(max_tokens=60))
 
 
-def test_what_was_used_is_counted_once() -> None:
+async def test_what_was_used_is_counted_once() -> None:
     desk = Desk()
     admission = desk.admission()
-    admission.admit(call())
-    admission.settle(3, 4)
-    admission.settle(3, 4)
+    await admission.admit(call())
+    await admission.settle(3, 4)
+    await admission.settle(3, 4)
     assert desk.meter.totals(time.time()) == {"one": 7}
 
 
-def test_who_was_not_admitted_has_nothing_to_settle() -> None:
+async def test_who_was_not_admitted_has_nothing_to_settle() -> None:
     desk = Desk()
     admission = desk.admission(frozenset())
     with pytest.raises(ModelNotFound):
-        admission.admit(call())
-    admission.settle(3, 4)
+        await admission.admit(call())
+    await admission.settle(3, 4)
     assert desk.meter.totals(time.time()) == {}

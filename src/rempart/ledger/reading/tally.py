@@ -40,6 +40,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     tokens_completion: int = 0
     tokens_source: str = ""
     parameters: Parameters = Parameters()
+    body_bytes: int = 0
     up_s: int = 0
     engines: Mapping[str, int] = {}
     keys: Mapping[str, int] = {}
@@ -60,16 +61,18 @@ class Tally:
         self.engines: dict[str, Counter[str]] = {}
         self.keys: Counter[str] = Counter()
         self._allowances: dict[str, Counter[str]] = {}
-        self._asked: dict[str, Parameters] = {}
+        self._asked: dict[str, Entry] = {}
+        """Requests without a response yet."""
 
     def see(self, entry: Entry) -> None:
-        """A request or a response. What a crash cut off is closed in the next run, which did not count it."""
+        """A request or a response. What a crash cut off is counted nowhere."""
         if entry.outcome == "lost":
+            self._lose(entry.exchange)
             return
         counts = self.engines.setdefault(entry.engine, Counter()) if entry.engine else Counter()
         if entry.type == "request":
             counts["dispatched"] += 1
-            self._asked[entry.exchange] = entry.parameters
+            self._asked[entry.exchange] = entry
             return
         self.keys[entry.key] += 1
         if entry.request is None:
@@ -77,8 +80,17 @@ class Tally:
         counts["answered" if entry.outcome == "ok" else "failed"] += 1
         counts["tokens_prompt"] += entry.tokens_prompt
         counts["tokens_completion"] += entry.tokens_completion
-        allowed = self._allowances.setdefault(entry.engine, Counter())
-        extra = _allowance(entry, self._asked.pop(entry.exchange, Parameters()))
+        asked = self._asked.pop(entry.exchange, None)
+        self._allow(entry.engine, _allowance(entry, Parameters() if asked is None else asked.parameters))
+
+    def _lose(self, exchange: str) -> None:
+        """When only a worker died the run goes on, and with it the engine, which may have served it."""
+        asked = self._asked.pop(exchange, None)
+        if asked is not None:
+            self._allow(asked.engine, Allowance(asked.body_bytes + _TEMPLATE_TOKENS, _most(asked.parameters)))
+
+    def _allow(self, engine: str, extra: Allowance) -> None:
+        allowed = self._allowances.setdefault(engine, Counter())
         allowed["prompt"] += extra.prompt
         allowed["completion"] += extra.completion
 
@@ -103,6 +115,9 @@ def _allowance(entry: Entry, asked: Parameters) -> Allowance:
             entry.tokens_prompt // 4 + _INEXACT_TOKENS,
             (entry.tokens_completion // 4) + _INEXACT_TOKENS * asked.n,
         )
-    most = (asked.max_tokens or asked.max_completion_tokens or _UNSAID_TOKENS) * asked.n
     prompt = entry.tokens_prompt * _BYTES_A_TOKEN + _TEMPLATE_TOKENS  # it was estimated from its bytes
-    return Allowance(prompt, max(most - entry.tokens_completion, 0))
+    return Allowance(prompt, max(_most(asked) - entry.tokens_completion, 0))
+
+
+def _most(asked: Parameters) -> int:
+    return (asked.max_tokens or asked.max_completion_tokens or _UNSAID_TOKENS) * asked.n

@@ -1,4 +1,4 @@
-"""`Journal.open`: the ledger as the gateway sees it. It writes entries and seals bodies for the sequencer."""
+"""`WorkerJournal.open`: the ledger as the gateway sees it. It writes entries and seals bodies for the sequencer."""
 
 from __future__ import annotations
 
@@ -15,10 +15,12 @@ import msgspec
 from rempart import limits
 from rempart.errors import LedgerUnavailable
 from rempart.ledger.keys import body as bodies
+from rempart.ledger.keys.cache import KeyCache
 from rempart.ledger.keys.recalling import RecordKeys
-from rempart.ledger.keys.vault import Vault
+from rempart.ledger.keys.vault import Live, Vault
 from rempart.ledger.log import entry as entries
 from rempart.ledger.writing.draft import LogState, Receipt, Trace, Traced
+from rempart.ledger.writing.sequencer import OpenExchange
 from rempart.wire.facts import Fact
 
 _RANDOM_BYTES: Final = bodies.NONCE_BYTES + bodies.SALT_BYTES
@@ -38,6 +40,12 @@ class Sequencer(Protocol):
     async def close(self) -> None: ...
 
 
+class OwnSequencer(Sequencer, Protocol):
+    """Its in-process form."""
+
+    def open_exchanges(self) -> Mapping[str, OpenExchange]: ...
+
+
 class Voice(msgspec.Struct, frozen=True, kw_only=True):
     """Who writes: ids that every entry carries."""
 
@@ -46,14 +54,15 @@ class Voice(msgspec.Struct, frozen=True, kw_only=True):
     worker: str = "w0"
 
 
-class Journal:
+class WorkerJournal:
     """One per worker."""
 
     def __init__(
-        self, sequencer: Sequencer, vault: Vault, voice: Voice, clock: Callable[[], float] = time.time
+        self, sequencer: Sequencer, keys: KeyCache, voice: Voice, clock: Callable[[], float] = time.time
     ) -> None:
         self._sequencer = sequencer
-        self.vault = vault
+        self._keys = keys
+        self.voice = voice
         self.boot = voice.boot
         """Id of this run, as in its entries."""
         self._clock = clock
@@ -72,7 +81,7 @@ class Journal:
         """Raises `LedgerUnavailable` when nothing new can be recorded, before any work is done."""
         self._sequencer.check_room()
         day = entries.timestamp(self._clock())[:10]
-        keys = await self.vault.keys(retention, day, subject, people)
+        keys = await self._keys.keys(retention, day, subject, people)
         fields: dict[str, Any] = {"exchange": exchange, "actor": actor, "role": role, "key": key}
         if keys.subjects:
             fields["subjects"] = list(keys.subjects)
@@ -81,14 +90,9 @@ class Journal:
         self._live.add(record)
         return record
 
-    def live(self) -> list[tuple[Mapping[str, Any], bytes]]:
+    def live(self) -> list[Live]:
         """Fields and key of each exchange that has begun and may not have its response yet."""
         return [(record._fields, record._key) for record in self._live]
-
-    def reopen(self, fields: Mapping[str, Any], key: bytes) -> ExchangeRecord:
-        """The record of an exchange whose request is in the log: `fields` are its entry's, `key` is the exchange's."""
-        kept = {name: fields[name] for name in _KEPT if name in fields}
-        return ExchangeRecord(self, str(fields["exchange"]), kept, key)
 
     async def event(self, type: str, facts: Mapping[str, Fact]) -> Receipt:
         """An entry that is no exchange. Raises `ValueError` at facts that may not stand in an entry."""
@@ -101,15 +105,11 @@ class Journal:
         entries.check(facts)
         now = self._clock()
         id_ = f"{int(now * 1000):012x}{secrets.token_hex(10)}"
-        keys = await self.vault.keys(retention, entries.timestamp(now)[:10], "", ())
+        keys = await self._keys.keys(retention, entries.timestamp(now)[:10], "", ())
         record = ExchangeRecord(
             self, id_, {"exchange": id_, **_names(keys, retention)}, keys.exchange_key(bytes.fromhex(id_))
         )
         return await record.remark(type, facts, content)
-
-    async def close_unreadable(self, fields: Mapping[str, Fact]) -> Receipt:
-        """The response of an exchange whose keys were destroyed: no body."""
-        return await self._sequencer.append(self._entry("response", fields), closes=str(fields["exchange"]))
 
     def state(self) -> LogState:
         return self._sequencer.state()
@@ -119,7 +119,6 @@ class Journal:
 
     async def close(self) -> None:
         await self._sequencer.close()
-        self.vault.close()
 
     def _entry(self, type: str, fields: Mapping[str, Any]) -> bytes:
         return entries.encode({**self._common, "type": type, "time": entries.timestamp(self._clock()), **fields})
@@ -130,6 +129,34 @@ class Journal:
         self._recent[exchange] = Trace(key, (*known.entries, traced) if known else (traced,))
         if len(self._recent) > limits.recent_exchanges_max:
             self._recent.popitem(last=False)
+
+
+class Journal(WorkerJournal):
+    """That of the process which has the keystore: one per site."""
+
+    def __init__(
+        self, sequencer: OwnSequencer, vault: Vault, voice: Voice, clock: Callable[[], float] = time.time
+    ) -> None:
+        super().__init__(sequencer, vault, voice, clock)
+        self.sequencer = sequencer
+        self.vault = vault
+
+    def live(self) -> list[Live]:
+        """Those of other workers are known while the vault is paused."""
+        return [*super().live(), *self.vault.elsewhere]
+
+    def reopen(self, fields: Mapping[str, Any], key: bytes) -> ExchangeRecord:
+        """The record of an exchange whose request is in the log: `fields` are its entry's, `key` is the exchange's."""
+        kept = {name: fields[name] for name in _KEPT if name in fields}
+        return ExchangeRecord(self, str(fields["exchange"]), kept, key)
+
+    async def close_unreadable(self, fields: Mapping[str, Fact]) -> Receipt:
+        """The response of an exchange whose keys were destroyed: no body."""
+        return await self._sequencer.append(self._entry("response", fields), closes=str(fields["exchange"]))
+
+    async def close(self) -> None:
+        await super().close()
+        self.vault.close()
 
 
 _KEPT: Final = (
@@ -149,7 +176,7 @@ class ExchangeRecord:
 
     __slots__ = ("__weakref__", "_exchange", "_fields", "_id", "_journal", "_key", "_pieces", "_sequence")
 
-    def __init__(self, journal: Journal, exchange: str, fields: dict[str, Any], key: bytes) -> None:
+    def __init__(self, journal: WorkerJournal, exchange: str, fields: dict[str, Any], key: bytes) -> None:
         """`key`: what the keys of its bodies are expanded from."""
         self._journal = journal
         self._exchange = exchange

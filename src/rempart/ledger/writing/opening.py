@@ -8,12 +8,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
-import msgspec
-
 from rempart import __version__, limits
-from rempart.errors import ConfigError, KeystoreError, LedgerCorrupt, LedgerUnavailable
+from rempart.errors import ConfigError, LedgerCorrupt, LedgerUnavailable
 from rempart.ledger.keys.keystore import Keystore
-from rempart.ledger.keys.recalling import exchange_key
 from rempart.ledger.keys.vault import Vault
 from rempart.ledger.log.checkpoint import Signer, Verifier, check_name
 from rempart.ledger.reading.previous import state_of
@@ -22,15 +19,14 @@ from rempart.ledger.store.files import make_directory, replace_durably
 from rempart.ledger.store.logfiles import ledger_directory, previous_directory, previous_logs
 from rempart.ledger.store.segments import initialise, spare_path
 from rempart.ledger.writing.journal import Journal, Voice, new_boot
-from rempart.ledger.writing.recover import Lost, Recovered, origin_hash, recover
+from rempart.ledger.writing.lost import close_lost
+from rempart.ledger.writing.recover import Recovered, origin_hash, recover
 from rempart.ledger.writing.retirement import TakeApart, retire_in_child
 from rempart.ledger.writing.sequencer import Sequencer
-from rempart.wire.assemble import from_pieces
 from rempart.wire.facts import Fact
 
 _VKEY: Final = "log.vkey"
 _INITIALISED: Final = ("one", "initialised")
-_STATUS_LOST: Final = 500
 
 
 def read_vkey(data: Path) -> str:
@@ -68,7 +64,7 @@ async def open_ledger(
     vault = Vault(keystore)
     journal = Journal(sequencer, vault, Voice(log=keystore.one("log-id")[:16].hex(), boot=new_boot()), clock)
     for lost in recovered.lost:
-        await _close_lost(journal, keystore, lost)
+        await close_lost(journal, lost)
     facts: dict[str, Fact] = {"version": __version__, "lost": len(recovered.lost)}
     behind = _clock_behind_s(recovered.last_time, clock())
     if behind:
@@ -135,25 +131,6 @@ def _recover(directory: Path, signer: Signer) -> Recovered:
             f"The ledger in {directory} cannot be recovered: {error.strerror}.",
             hint=f"It needs {2 * limits.segment_bytes >> 20} MiB; free some space on its disk.",
         ) from error
-
-
-async def _close_lost(journal: Journal, keystore: Keystore, lost: Lost) -> None:
-    fields = lost.request
-    facts: dict[str, Fact] = {"outcome": "lost", "status": _STATUS_LOST, "error": "lost", "request": lost.index}
-    try:
-        key = exchange_key(keystore, fields)
-    except KeystoreError:
-        # Its person or its time was erased meanwhile: it is closed without what can no longer be read.
-        kept = {name: fields[name] for name in ("exchange", "actor", "role", "key", "operation")}
-        await journal.close_unreadable({**kept, **facts})
-        return
-    record = journal.reopen(fields, key)
-    content: dict[str, object] = {}
-    pieces = record.unseal_pieces(lost.pieces)
-    if pieces:
-        whole = from_pieces(str(fields["operation"]), str(fields["model"]), pieces)
-        content["response"] = msgspec.Raw(whole)
-    await record.response(facts, msgspec.json.encode(content))
 
 
 def _clock_behind_s(last: str, now: float) -> int:

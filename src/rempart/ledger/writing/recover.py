@@ -11,7 +11,7 @@ Segments that were taken apart are not needed: their entries are under the check
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -64,6 +64,13 @@ def recover(directory: Path, signer: Signer) -> Recovered:
     """`directory` is `<data>/ledger`. Raises `LedgerCorrupt` when something acknowledged is not there any more."""
     with alone(directory):
         return _recover(directory, signer)
+
+
+def find_lost(directory: Path, exchanges: Collection[OpenExchange]) -> list[Lost]:
+    """Of a log that is being written: what is known of these, which nobody goes on with. Raises `LedgerCorrupt`."""
+    segments = directory / "segments"
+    known = numbers(segments)
+    return _lost(segments, known, list(exchanges), read_segment(segment_path(segments, known[-1])))
 
 
 def _recover(directory: Path, signer: Signer) -> Recovered:

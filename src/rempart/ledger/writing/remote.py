@@ -1,28 +1,24 @@
-"""`SequencerSocket` and `RemoteSequencer`: the one writer of a log, shared with workers over a Unix socket.
+"""`share` and `RemoteSequencer`: the one writer of a log, shared with a worker over a socket of theirs alone.
 
-Both forms of the sequencer pass one suite (`rempart.testing.check_sequencer`). A message is its length in four bytes,
-big-endian, then MessagePack. Peers are this user's own processes: the socket is owner-only.
+Both forms of the sequencer pass one suite (`rempart.testing.check_sequencer`). Messages are those of `ipc/channel`.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import itertools
-import os
 import socket
-from collections.abc import AsyncIterator, Awaitable
-from pathlib import Path
+from collections.abc import Awaitable
 from typing import Any, Final
 
 import msgspec
 
 from rempart import limits
 from rempart.errors import LedgerUnavailable
+from rempart.ipc.channel import Channel, ChannelClosed
 from rempart.ledger.writing.draft import LogState, Receipt
 from rempart.ledger.writing.journal import Sequencer
 
-_MESSAGE_BYTES_MAX: Final = limits.segment_bytes
 _STATE_S: Final = 0.25
 
 
@@ -56,84 +52,66 @@ class _State(msgspec.Struct, tag="state", array_like=True):
 
 _to_server = msgspec.msgpack.Decoder(_Append | _Piece)
 _to_worker = msgspec.msgpack.Decoder(_Done | _State)
-_pack = msgspec.msgpack.Encoder()
 
 
-@contextlib.asynccontextmanager
-async def sharing(sequencer: Sequencer, path: Path) -> AsyncIterator[None]:
-    """Let workers use `sequencer` through the socket at `path` while the context lasts."""
-    path.unlink(missing_ok=True)
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    before = os.umask(0o177)
-    try:
-        sock.bind(str(path))
-    finally:
-        os.umask(before)
-    peers: set[asyncio.Task[None]] = set()
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        peers.add(task)
-        try:
-            await _SequencerSocket(sequencer, reader, writer).run()
-        finally:
-            peers.discard(task)
-            writer.close()
-
-    server = await asyncio.start_unix_server(serve, sock=sock)
-    try:
-        yield
-    finally:
-        server.close()
-        for task in peers:
-            task.cancel()
-        await asyncio.gather(*peers, return_exceptions=True)
-        path.unlink(missing_ok=True)
+async def share(sequencer: Sequencer, sock: socket.socket) -> frozenset[str]:
+    """Serve one worker until its end of the socket closes. The exchanges that it opened and did not close."""
+    return await _Sharing(sequencer, await Channel.over(sock, _to_server, limits.segment_bytes)).run()
 
 
-class _SequencerSocket:
-    """One worker's connection. Its commands are taken in the order in which they came."""
+class _Sharing:
+    """One worker's socket. Its commands are taken in the order in which they came."""
 
-    def __init__(self, sequencer: Sequencer, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def __init__(self, sequencer: Sequencer, channel: Channel) -> None:
         self._sequencer = sequencer
-        self._reader = reader
-        self._writer = writer
+        self._channel = channel
         self._waiting: set[asyncio.Task[None]] = set()
+        self._open: set[str] = set()
 
-    async def run(self) -> None:
+    async def run(self) -> frozenset[str]:
         telling = asyncio.create_task(self._tell_state())
         try:
-            with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
-                while True:
-                    self._take(_to_server.decode(await _receive(self._reader)))
+            while True:
+                self._take(await self._channel.receive())
+        except ChannelClosed:
+            while self._waiting:  # what came is recorded, whoever waits for it or not
+                await asyncio.wait(self._waiting)
+            return frozenset(self._open)
         finally:
             telling.cancel()
             await asyncio.gather(telling, *self._waiting, return_exceptions=True)
+            self._channel.close()
 
     def _take(self, message: _Append | _Piece) -> None:
+        opens, closes = (message.opens, message.closes) if isinstance(message, _Append) else ("", "")
         try:
             if isinstance(message, _Append):
                 done: Awaitable[Receipt | None] | None = self._sequencer.append(
-                    message.entry, message.body, opens=message.opens, closes=message.closes
+                    message.entry, message.body, opens=opens, closes=closes
                 )
             else:
                 done = self._sequencer.piece(message.exchange, message.sequence, message.sealed)
         except LedgerUnavailable as error:
-            _send(self._writer, _Done(message.id, None, error.message))
+            self._channel.send(_Done(message.id, None, error.message))
             return
         if done is None:
-            _send(self._writer, _Done(message.id, None, ""))
+            self._channel.send(_Done(message.id, None, ""))
             return
-        task = asyncio.ensure_future(self._answer(message.id, done))
+        if opens:
+            self._open.add(opens)
+        task = asyncio.ensure_future(self._answer(message.id, done, opens, closes))
         self._waiting.add(task)
         task.add_done_callback(self._waiting.discard)
 
-    async def _answer(self, id_: int, done: Awaitable[Receipt | None]) -> None:
+    async def _answer(self, id_: int, done: Awaitable[Receipt | None], opens: str, closes: str) -> None:
         try:
-            _send(self._writer, _Done(id_, await done, ""))
+            receipt = await done
         except LedgerUnavailable as error:
-            _send(self._writer, _Done(id_, None, error.message))
+            self._open.discard(opens)
+            self._channel.send(_Done(id_, None, error.message))
+            return
+        self._open.discard(closes)
+        self._channel.send(_Done(id_, receipt, ""))
 
     async def _tell_state(self) -> None:
         while True:
@@ -142,16 +120,15 @@ class _SequencerSocket:
                 self._sequencer.check_room()
             except LedgerUnavailable as error:
                 room = error.message
-            _send(self._writer, _State(self._sequencer.state(), room))
+            self._channel.send(_State(self._sequencer.state(), room))
             await asyncio.sleep(_STATE_S)
 
 
 class RemoteSequencer:
-    """The worker's side. `connect` returns it ready; when the writer is gone everything raises `LedgerUnavailable`."""
+    """The worker's side. `over` returns it ready; when the writer is gone everything raises `LedgerUnavailable`."""
 
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, first: _State) -> None:
-        self._reader = reader
-        self._writer = writer
+    def __init__(self, channel: Channel, first: _State) -> None:
+        self._channel = channel
         self._last = first
         self._ids = itertools.count()
         self._waiting: dict[int, asyncio.Future[Any]] = {}
@@ -159,15 +136,16 @@ class RemoteSequencer:
         self._listening = asyncio.create_task(self._listen())
 
     @classmethod
-    async def connect(cls, path: Path) -> RemoteSequencer:
-        """Raises `LedgerUnavailable`."""
+    async def over(cls, sock: socket.socket) -> RemoteSequencer:
+        """It owns `sock` from now on. Raises `LedgerUnavailable`."""
+        channel = await Channel.over(sock, _to_worker, limits.segment_bytes)
         try:
-            reader, writer = await asyncio.open_unix_connection(str(path))
-            first = _to_worker.decode(await _receive(reader))
-        except (OSError, asyncio.IncompleteReadError) as error:
+            first = await channel.receive()
+        except ChannelClosed as error:
+            channel.close()
             raise _unavailable("The ledger's writer does not answer.") from error
         assert isinstance(first, _State)
-        return cls(reader, writer, first)
+        return cls(channel, first)
 
     def append(self, entry: bytes, body: bytes = b"", *, opens: str = "", closes: str = "") -> asyncio.Future[Receipt]:
         id_ = next(self._ids)
@@ -193,21 +171,21 @@ class RemoteSequencer:
         self._listening.cancel()
         await asyncio.gather(self._listening, return_exceptions=True)
         self._lose("The connection to the ledger's writer is closed.")
-        self._writer.close()
+        self._channel.close()
 
     def _ask(self, id_: int, message: _Append | _Piece) -> asyncio.Future[Any]:
         if self._gone:
             raise _unavailable(self._gone)
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._waiting[id_] = future
-        _send(self._writer, message)
+        self._channel.send(message)
         return future
 
     async def _listen(self) -> None:
         try:
             while True:
-                self._heard(_to_worker.decode(await _receive(self._reader)))
-        except (asyncio.IncompleteReadError, ConnectionError):
+                self._heard(await self._channel.receive())
+        except ChannelClosed:
             self._lose("The ledger's writer is gone.")
 
     def _heard(self, message: _Done | _State) -> None:
@@ -232,15 +210,3 @@ class RemoteSequencer:
 
 def _unavailable(reason: str) -> LedgerUnavailable:
     return LedgerUnavailable(reason, hint="See the server's log.", retry_after_s=5)
-
-
-def _send(writer: asyncio.StreamWriter, message: object) -> None:
-    data = _pack.encode(message)
-    writer.write(len(data).to_bytes(4, "big") + data)
-
-
-async def _receive(reader: asyncio.StreamReader) -> bytes:
-    length = int.from_bytes(await reader.readexactly(4), "big")
-    if length > _MESSAGE_BYTES_MAX:
-        raise ConnectionError("a message is too long")
-    return await reader.readexactly(length)

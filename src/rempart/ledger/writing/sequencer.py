@@ -15,7 +15,7 @@ import asyncio
 import contextlib
 import logging
 from collections import deque
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from time import monotonic
@@ -146,6 +146,10 @@ class Sequencer:
             syncs=self._syncs,
             failure=self._failure or self._full,
         )
+
+    def open_exchanges(self) -> Mapping[str, OpenExchange]:
+        """By id: those whose request is durable and whose response is not."""
+        return self._open
 
     def check_room(self) -> None:
         """Raises `LedgerUnavailable` when no new exchange may begin."""

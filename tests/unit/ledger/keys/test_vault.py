@@ -137,11 +137,11 @@ async def test_many_at_once_at_the_end_of_a_seed_all_get_keys(vault: Vault) -> N
 
 
 async def test_a_keystore_that_fails_stops_what_is_new(vault: Vault, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fails(rows: object, *, fresh: bool = False) -> None:
+    def fails(self: Keystore, rows: object, *, fresh: bool = False) -> None:
         raise KeystoreError("A key cannot be written.", hint="Look at the disk.")
 
     with monkeypatch.context() as broken:
-        broken.setattr(vault._keystore, "put", fails)
+        broken.setattr(Keystore, "put", fails)
         with pytest.raises(LedgerUnavailable, match="cannot be written") as caught:
             await vault.keys("standard", DAY, "", ())
         assert caught.value.hint == "Look at the disk."

@@ -199,6 +199,23 @@ async def test_what_a_crash_cut_off_is_closed_in_the_next_run_and_counted_in_non
     assert told(small) == ["served"]
 
 
+@pytest.mark.parametrize(
+    ("served", "gaps"), [((64 + 5, 100), []), ((64 + 5, 101), ["served"]), ((64 + 6, 0), ["served"])]
+)
+async def test_what_was_lost_with_a_worker_of_a_run_that_went_on_is_allowed_for(
+    small: SmallLedger, served: tuple[int, int], gaps: list[str]
+) -> None:
+    async with small.run():
+        await beat(small, 0, (0, 0))
+        asked = {"exchange": "0" * 32, "engine": "vllm", "key": "k", "parameters": {"max_tokens": 100}, "body_bytes": 5}
+        request = await small.write("request", b"", "", **asked)
+        lost = {"exchange": "0" * 32, "engine": "vllm", "key": "k", "outcome": "lost", "request": request.index}
+        await small.write("response", b"", "", **lost)
+        small.now += 60
+        await beat(small, 60, served)
+    assert told(small) == gaps
+
+
 def test_the_first_entry_may_be_all_there_is(small: SmallLedger) -> None:
     small.path.mkdir()
     run: Callable[[Path], Reconciled] = reconcile

@@ -1,0 +1,104 @@
+"""`LlamaCppEngine`: a llama.cpp that runs somewhere: what it answers is made to be as the API says.
+
+The process that started it, and every other worker of the site, ask it in this way.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncGenerator, Callable, Sequence
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from rempart.engines.openai import Endpoint, OpenAIEngine
+from rempart.engines.recount import check_stream, recount
+from rempart.errors import ContextLengthExceeded, EngineError, EngineRefused
+from rempart.wire.job import Job, Served, Target
+
+_TOO_LONG: Final = re.compile(r"request \((\d+) tokens\) exceeds the available context size \((\d+) tokens\)")
+
+_COUNTER: Final = re.compile(
+    r"^llamacpp:(prompt_tokens|prompt_tokens_cached|tokens_predicted)_total ([0-9.e+]+)$", re.MULTILINE
+)
+
+# llama.cpp answers these with status 500.
+_MISTAKES: Final = ("Failed to parse", "is not supported", "is too large to process")
+
+
+class EmbeddedModel(msgspec.Struct, frozen=True, kw_only=True):
+    """A GGUF and how to serve it."""
+
+    path: Path
+    name: str
+    digest: str
+    """`sha256:<hex>` of the file."""
+    created: int
+    """Unix seconds: when the file was last changed."""
+    context_tokens: int
+    parallel: int
+    threads: int
+
+
+class LlamaCppEngine:
+    """`where` is asked at each request: it raises `EngineUnavailable` while there is none."""
+
+    def __init__(self, name: str, model: EmbeddedModel, where: Callable[[], Endpoint]) -> None:
+        self._model = model
+        self._where = where
+        self._http = OpenAIEngine(name, where, mistakes=_MISTAKES, refusal=_refusal)
+
+    @property
+    def name(self) -> str:
+        return self._http.name
+
+    async def answer(self, job: Job) -> bytes:
+        return await recount(job, await self._http.answer(job), self._http.answer)
+
+    def stream(self, job: Job) -> AsyncGenerator[list[bytes], None]:
+        check_stream(job)
+        return self._http.stream(job)
+
+    async def models(self) -> Sequence[Target]:
+        self._where()
+        model = self._model
+        return [
+            Target(
+                model=model.name, served_name=model.name, digest=model.digest, engine=self.name, created=model.created
+            )
+        ]
+
+    async def served(self) -> Served:
+        """By llama.cpp's own counters: of the process that runs now."""
+        return _served(await self._http.metrics())
+
+    async def close(self) -> None:
+        await self._http.close()
+
+
+def _served(metrics: str) -> Served:
+    """Prometheus' text format. A prompt that was read from the cache was served, too."""
+    found = {name: int(float(value)) for name, value in _COUNTER.findall(metrics)}
+    try:
+        return Served(
+            tokens_prompt=found["prompt_tokens"] + found.get("prompt_tokens_cached", 0),
+            tokens_completion=found["tokens_predicted"],
+        )
+    except KeyError as error:
+        raise EngineError(
+            "llama.cpp tells no counters.", hint="Use the version of xllamacpp that is locked."
+        ) from error
+
+
+def _refusal(error: EngineRefused) -> EngineRefused:
+    """llama.cpp says "try increasing it", which whoever asked cannot."""
+    found = _TOO_LONG.search(error.message)
+    if found is None:
+        return error
+    return ContextLengthExceeded(
+        f"The request has {found[1]} tokens, the model's context has {found[2]}.",
+        status=400,
+        hint="Shorten the conversation, or start a new one.",
+        param="messages",
+    )
