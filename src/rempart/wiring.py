@@ -11,8 +11,9 @@ import contextlib
 import hmac
 import logging
 import re
+import ssl
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
 from functools import partial
 from importlib.resources import files
 from pathlib import Path
@@ -56,14 +57,17 @@ from rempart.ledger.log.policy import Policy as LogPolicy
 from rempart.ledger.reading.archive import Archive
 from rempart.ledger.reading.prove import prove
 from rempart.ledger.reading.review import days_since
+from rempart.ledger.reading.timestamps import read_authority
 from rempart.ledger.reading.usage import used_of_day
 from rempart.ledger.reading.witnessed import check_own_line
 from rempart.ledger.search.supervision import keeping
 from rempart.ledger.store.logfiles import is_replica, ledger_directory
 from rempart.ledger.store.ownership import own
-from rempart.ledger.writing.draft import Witnessed
+from rempart.ledger.writing.draft import Timestamped, Witnessed
 from rempart.ledger.writing.journal import Journal
 from rempart.ledger.writing.opening import open_ledger, read_vkey
+from rempart.ledger.writing.timestamp_client import TimestampClient
+from rempart.ledger.writing.timestamping import Timestamping
 from rempart.ledger.writing.witness_client import clients
 from rempart.ledger.writing.witnessing import Witnessing
 from rempart.wire.facts import Fact
@@ -104,9 +108,11 @@ async def open_site(settings: Settings, progress: Progress | None = None) -> Asy
     with own(data):
         engines = [_engine(one, data, progress) for one in settings.engines]
         keystore = open_keystore(data, settings.keys)
+        stamping = _timestamping(settings)
         async with (
+            _last_stamp(stamping),
             _ledger(settings, keystore) as journal,
-            _witnesses(settings, journal) as witnesses,
+            _witnesses(settings, journal, stamping) as witnesses,
             _running(engines) as router,
         ):
             site = _assemble(settings, journal, keystore, router, witnesses)
@@ -153,26 +159,27 @@ class _Witnesses(msgspec.Struct, frozen=True, kw_only=True):
 
     of_us: Witnessing | None
     by_us: Desk | None
+    stamping: Timestamping | None
 
 
 @contextlib.asynccontextmanager
-async def _witnesses(settings: Settings, journal: Journal) -> AsyncIterator[_Witnesses]:
-    """This log is shown to its witnesses, and this gateway is a witness of others."""
+async def _witnesses(settings: Settings, journal: Journal, stamping: Timestamping | None) -> AsyncIterator[_Witnesses]:
+    """This log is shown to its witnesses and its time-stamping authority, and this gateway is a witness of others."""
     async with contextlib.AsyncExitStack() as stack:
         policy = read_policy(settings)
         witnessing = None
         if policy is not None:
             witnessing = _witnessing(settings, policy, journal)
-            running = asyncio.create_task(witnessing.run(settings.ledger.witness_s))
-            running.add_done_callback(_tell_end)
-            stack.push_async_callback(_end, running)
+            _keep_running(stack, witnessing.run(settings.ledger.witness_s), "shown to its witnesses")
+        if stamping is not None:
+            _keep_running(stack, stamping.run(settings.ledger.timestamp_s), "time-stamped")
         desk = None
         if settings.witness.name:
             keys = "".join(f"{vkey}\n" for vkey in settings.witness.logs).encode()
             logs = read_logs(keys) if keys else ()
             desk = Desk(stack.enter_context(open_witness(settings.data, settings.witness.name, logs)))
             stack.callback(desk.close)
-        yield _Witnesses(of_us=witnessing, by_us=desk)
+        yield _Witnesses(of_us=witnessing, by_us=desk, stamping=stamping)
 
 
 def _witnessing(settings: Settings, policy: LogPolicy, journal: Journal) -> Witnessing:
@@ -181,10 +188,36 @@ def _witnessing(settings: Settings, policy: LogPolicy, journal: Journal) -> Witn
     return Witnessing(ledger_directory(settings.data), policy, asked, journal)
 
 
-def _tell_end(task: asyncio.Task[None]) -> None:
-    """A mistake of ours in there must be seen, and must not end the answering."""
-    if not task.cancelled() and task.exception() is not None:
-        _log.critical("The log is no longer shown to its witnesses; restart the server.", exc_info=task.exception())
+def _timestamping(settings: Settings) -> Timestamping | None:
+    """Raises `ConfigError`, `MissingDependency`."""
+    url, certificates = settings.ledger.timestamp_url, settings.ledger.timestamp_ca_file
+    if not url or certificates is None:
+        return None
+    tls = ssl.create_default_context() if url.startswith("https:") else None
+    authority = read_authority(certificates)
+    if tls is not None:
+        tls.load_verify_locations(certificates)
+    return Timestamping(ledger_directory(settings.data), TimestampClient(url, authority, tls))
+
+
+@contextlib.asynccontextmanager
+async def _last_stamp(stamping: Timestamping | None) -> AsyncIterator[None]:
+    """Around the ledger: what is stamped last is the checkpoint over the stop."""
+    yield
+    if stamping is not None:
+        await stamping.finish()
+
+
+def _keep_running(stack: contextlib.AsyncExitStack, work: Coroutine[Any, Any, None], done: str) -> None:
+    """In the background, until the stack ends. A mistake of ours in there must be seen, and must not end the rest."""
+
+    def tell_end(task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and task.exception() is not None:
+            _log.critical("The log is no longer %s; restart the server.", done, exc_info=task.exception())
+
+    running = asyncio.create_task(work)
+    running.add_done_callback(tell_end)
+    stack.push_async_callback(_end, running)
 
 
 async def _end(task: asyncio.Task[None]) -> None:
@@ -234,6 +267,7 @@ def _assemble(settings: Settings, journal: Journal, keystore: Keystore, router: 
             reads=reads,
             archive=ArchiveThread(partial(open_archive, settings)),
             prove=partial(prove, ledger_directory(settings.data) / "log"),
+            timestamped=witnesses.stamping.state if witnesses.stamping else Timestamped,
             witnessed=witnesses.of_us.state if witnesses.of_us else Witnessed,
             witness=witnesses.by_us,
             files=FolderSource(ledger_directory(settings.data)),
