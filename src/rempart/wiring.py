@@ -33,13 +33,14 @@ from rempart.engines.port import Engine
 from rempart.engines.router import Router
 from rempart.errors import ConfigError, DirectoryLocked, KeystoreError, UsageError
 from rempart.formats.gguf import GgufHeader, NotGguf, read_header
-from rempart.gateway.administration import Administration, Verb, shown
+from rempart.gateway.administration import Administration, shown
 from rempart.gateway.app import Gateway, Parts, Policy
 from rempart.gateway.auditing import ArchiveThread
 from rempart.gateway.control import NotRunning, ask
 from rempart.gateway.erasure import ErasureVerbs
 from rempart.gateway.keeping import KeystoreVerbs
 from rempart.gateway.reads import Reads
+from rempart.gateway.verbs import Verb
 from rempart.gateway.workers.crew import Crew
 from rempart.identity.keyring import KeyRing
 from rempart.identity.keys import KeyTable, read_keys

@@ -11,7 +11,7 @@ import logging
 import socket
 from collections.abc import AsyncIterator, Callable, Collection
 from functools import partial
-from typing import Final, NoReturn
+from typing import NoReturn
 
 import msgspec
 
@@ -20,11 +20,10 @@ from rempart.config import passing
 from rempart.config.settings import Settings
 from rempart.console.pages import Pages
 from rempart.engines.embedded import EmbeddedEngine
-from rempart.engines.llamacpp import EmbeddedModel, LlamaCppEngine
+from rempart.engines.llamacpp import EmbeddedModel, LlamaCppEngine, not_there
 from rempart.engines.openai import Endpoint
 from rempart.engines.port import Engine
 from rempart.engines.router import Router
-from rempart.errors import EngineUnavailable, LedgerCorrupt
 from rempart.gateway.app import Gateway, Parts
 from rempart.gateway.auditing import ArchiveThread
 from rempart.gateway.reads import Reads
@@ -48,8 +47,6 @@ from rempart.ledger.writing.remote import RemoteSequencer
 from rempart.wiring import Site, open_archive, openai_engine, policy_of
 
 _log = logging.getLogger("rempart")
-_LOOKS: Final = 5
-_LOOK_AGAIN_S: Final = 0.5
 
 
 @contextlib.asynccontextmanager
@@ -104,17 +101,9 @@ def _place(engine: EmbeddedEngine) -> m.Place:
 
 
 async def _close_lost(settings: Settings, site: Site, left: Collection[str]) -> None:
-    """What is written meanwhile may make a look at the segments look like damage, which the next one does not."""
     known = site.journal.sequencer.open_exchanges()
     exchanges = [known[id_] for id_ in left if id_ in known]
-    for look in range(_LOOKS):
-        try:
-            found = await asyncio.to_thread(find_lost, ledger_directory(settings.data), exchanges)
-            break
-        except LedgerCorrupt:
-            if look == _LOOKS - 1:
-                raise
-            await asyncio.sleep(_LOOK_AGAIN_S)
+    found = await asyncio.to_thread(find_lost, ledger_directory(settings.data), exchanges)
     for lost in found:
         await close_lost(site.journal, lost)
     _log.warning("exchanges lost", extra={"count": len(found)})
@@ -195,9 +184,7 @@ def _where(worker: Worker, name: str) -> Endpoint:
     assert worker.told is not None, "a worker is told before it routes"
     place = worker.told.engines[name]
     if not place.url:
-        raise EngineUnavailable(
-            f"The engine {name} {place.why}.", hint="Try again in a moment; see /readyz.", retry_after_s=2
-        )
+        raise not_there(name, place.why)
     return Endpoint(place.url, place.api_key)
 
 

@@ -6,7 +6,7 @@ Every visit is watched: a request to another origin, a broken policy or an error
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -15,6 +15,7 @@ import pytest
 from playwright.sync_api import Browser, BrowserContext, Dialog, Locator, Page, Request, Route, expect, sync_playwright
 
 from rempart.bench.running import Running, running
+from rempart.testing.scripted import ScriptedServer
 
 CHROMIUM: Final = Path("/usr/bin/chromium")
 ANSWER_MS: Final = 60_000
@@ -68,6 +69,12 @@ POOR: Final = """() => {
     })
     .filter(([contrast]) => contrast < 4.5);
 }"""
+
+
+@pytest.fixture
+async def engine() -> AsyncIterator[ScriptedServer]:
+    async with ScriptedServer() as server:
+        yield server
 
 
 @pytest.fixture(scope="session")

@@ -24,12 +24,6 @@ ENGINE = '[[engines]]\nname = "scripted"\nkind = "openai"\nurl = "{url}"\n'
 CHAT = {"model": "scripted", "messages": [{"role": "user", "content": "hello"}]}
 
 
-@pytest.fixture
-async def engine() -> AsyncIterator[ScriptedServer]:
-    async with ScriptedServer() as server:
-        yield server
-
-
 async def _up(data: Path, engine: ScriptedServer, settings: str = "") -> AsyncIterator[Running]:
     data.mkdir(mode=0o700)
     (data / "rempart.toml").write_text(settings + ENGINE.format(url=engine.url))

@@ -28,12 +28,6 @@ url = "{url}"
 
 
 @pytest.fixture
-async def engine() -> AsyncIterator[ScriptedServer]:
-    async with ScriptedServer() as server:
-        yield server
-
-
-@pytest.fixture
 async def site(engine: ScriptedServer, tmp_path: Path) -> AsyncIterator[Running]:
     data = tmp_path / "data"
     data.mkdir(mode=0o700)

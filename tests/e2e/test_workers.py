@@ -124,12 +124,6 @@ def exists(pid: int) -> bool:
 
 
 @pytest.fixture
-async def engine() -> AsyncIterator[ScriptedServer]:
-    async with ScriptedServer() as server:
-        yield server
-
-
-@pytest.fixture
 async def site(engine: ScriptedServer, tmp_path: Path) -> AsyncIterator[Site]:
     data = tmp_path / "data"
     data.mkdir(mode=0o700)

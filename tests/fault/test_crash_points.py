@@ -14,8 +14,6 @@ import contextlib
 import itertools
 import os
 import shutil
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -37,14 +35,11 @@ BUCKETS = ("2026-11-22", "2026-11-23", "2026-11-24")
 
 
 @pytest.fixture
-def place(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """In memory when the system has such a place: what is tested is the order of calls, not the disk."""
+def place(memory: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(limits, "segment_bytes", 1 << 20)
     monkeypatch.setattr(limits, "integrate_s", 0.01)
     monkeypatch.setattr(limits, "retire_retry_s", 0.0)
-    shared = Path("/dev/shm")
-    with tempfile.TemporaryDirectory(dir=shared if shared.is_dir() else None) as folder:
-        yield Path(folder)
+    return memory
 
 
 def _check(small: SmallLedger) -> None:

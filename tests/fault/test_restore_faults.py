@@ -6,8 +6,6 @@ import contextlib
 import itertools
 import os
 import shutil
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -24,12 +22,10 @@ POINTS = int(os.environ.get("REMPART_CRASH_POINTS", "800")) // 4
 
 
 @pytest.fixture
-def place(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def place(memory: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(limits, "segment_bytes", 1 << 16)
     monkeypatch.setattr(limits, "integrate_s", 0.01)
-    shared = Path("/dev/shm")
-    with tempfile.TemporaryDirectory(dir=shared if shared.is_dir() else None) as folder:
-        yield Path(folder)
+    return memory
 
 
 async def _backup(place: Path) -> tuple[Installation, Made]:

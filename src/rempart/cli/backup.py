@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +10,11 @@ import click
 import msgspec
 
 from rempart.cli.installation import require_ledger
-from rempart.cli.options import PathOption, common, settings_of, show
+from rempart.cli.options import PathOption, common, progress, settings_of, show
 from rempart.config.settings import Settings
 from rempart.errors import UsageError
 from rempart.ledger.copying import restore as restoring
 from rempart.ledger.copying.backup import SETTINGS, Backup, Made, Places, Record, Recorded
-from rempart.ledger.copying.replicate import Tell
 from rempart.ledger.copying.restore import Restored
 from rempart.ledger.log.checkpoint import Verifier
 from rempart.ledger.reading.backups import backups
@@ -58,7 +54,7 @@ def create(
     require_ledger(settings.data)
     places = _places(to, keys_to, **how)
     maker = Backup(settings.data, Verifier.from_vkey(read_vkey(settings.data)), _record(settings))
-    with _progress("Copying") as tell:
+    with progress("Copying") as tell:
         made = maker.create(places, tell)
     if as_json:
         show(made)
@@ -110,7 +106,7 @@ def restore(source: Path, keys: Path, data: Path | None, as_json: bool, **said: 
         witnessed=[_read(path) for path in said["checkpoints"]],
         new_log=said["new_log"],
     )
-    with _progress("Restoring") as tell:
+    with progress("Restoring") as tell:
         restored = restoring.restore(order, tell)
     if as_json:
         show(restored)
@@ -135,17 +131,6 @@ def _record(settings: Settings) -> Record:
         return msgspec.convert(told, Recorded)
 
     return record
-
-
-@contextlib.contextmanager
-def _progress(label: str) -> Iterator[Tell]:
-    with click.progressbar(length=1, label=label, file=sys.stderr, hidden=not sys.stderr.isatty()) as bar:
-
-        def tell(done: int, total: int) -> None:
-            bar.length = max(total, 1)
-            bar.update(done - bar.pos)
-
-        yield tell
 
 
 def _read(path: Path) -> bytes:

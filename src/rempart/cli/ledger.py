@@ -13,7 +13,7 @@ import click
 import msgspec
 
 from rempart.cli.installation import keys_of, require_ledger
-from rempart.cli.options import common, settings_of, show
+from rempart.cli.options import common, progress, settings_of, show
 from rempart.cli.reads import HOW, Reading, reader
 from rempart.cli.telling import full, line, story
 from rempart.errors import LedgerCorrupt, UsageError
@@ -128,12 +128,7 @@ def fsck(
 
 @contextlib.contextmanager
 def _progress(label: str, with_bodies: bool) -> Iterator[Progress]:
-    with click.progressbar(length=1, label=label, file=sys.stderr, hidden=not sys.stderr.isatty()) as bar:
-
-        def tell(done: int, total: int) -> None:
-            bar.length = max(total, 1)
-            bar.update(done - bar.pos)
-
+    with progress(label) as tell:
         yield Progress(with_bodies=with_bodies, tell=tell)
 
 

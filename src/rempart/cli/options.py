@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -46,6 +47,18 @@ def settings_of(data: Path | None, config_path: Path | None, **options: Any) -> 
 def text_given(text: str) -> str:
     """`-` reads a line of stdin in its place: others on the machine see arguments."""
     return sys.stdin.readline().strip() if text == "-" else text
+
+
+@contextmanager
+def progress(label: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar on a terminal's stderr; what it gives is told how much is done, and how much there is."""
+    with click.progressbar(length=1, label=label, file=sys.stderr, hidden=not sys.stderr.isatty()) as bar:
+
+        def tell(done: int, total: int) -> None:
+            bar.length = max(total, 1)
+            bar.update(done - bar.pos)
+
+        yield tell
 
 
 def show(value: Any) -> None:

@@ -14,7 +14,7 @@ import click
 
 from rempart import limits
 from rempart.cli.installation import require_ledger
-from rempart.cli.options import PathOption, common, settings_of, show
+from rempart.cli.options import PathOption, common, progress, settings_of, show
 from rempart.errors import LedgerCorrupt, LedgerUnavailable, UsageError
 from rempart.ledger.copying.remote import RemoteSource
 from rempart.ledger.copying.replicate import Copied, Replicator
@@ -80,12 +80,7 @@ def _replicator(source: Source, directory: Path, verifier: Verifier) -> Iterator
 
 
 def _first(replicator: Replicator) -> Copied:
-    with click.progressbar(length=1, label="Copying", file=sys.stderr, hidden=not sys.stderr.isatty()) as bar:
-
-        def tell(done: int, total: int) -> None:
-            bar.length = max(total, 1)
-            bar.update(done - bar.pos)
-
+    with progress("Copying") as tell:
         return replicator.round(tell)
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import msgspec
 
 from rempart import limits
-from rempart.engines.llamacpp import EmbeddedModel, LlamaCppEngine
+from rempart.engines.llamacpp import EmbeddedModel, LlamaCppEngine, not_there
 from rempart.engines.llamacpp_child import Order
 from rempart.engines.openai import Endpoint
 from rempart.errors import EngineUnavailable
@@ -92,9 +92,7 @@ class EmbeddedEngine:
 
     def _where(self) -> Endpoint:
         if self._endpoint is None:
-            raise EngineUnavailable(
-                f"The engine {self.name} {self._why}.", hint="Try again in a moment; see /readyz.", retry_after_s=2
-            )
+            raise not_there(self.name, self._why)
         return self._endpoint
 
     async def _launch(self) -> None:

@@ -14,7 +14,7 @@ import msgspec
 
 from rempart.engines.openai import Endpoint, OpenAIEngine
 from rempart.engines.recount import check_stream, recount
-from rempart.errors import ContextLengthExceeded, EngineError, EngineRefused
+from rempart.errors import ContextLengthExceeded, EngineError, EngineRefused, EngineUnavailable
 from rempart.wire.job import Job, Served, Target
 
 _TOO_LONG: Final = re.compile(r"request \((\d+) tokens\) exceeds the available context size \((\d+) tokens\)")
@@ -75,6 +75,11 @@ class LlamaCppEngine:
 
     async def close(self) -> None:
         await self._http.close()
+
+
+def not_there(name: str, why: str) -> EngineUnavailable:
+    """`why` goes on from the engine's name."""
+    return EngineUnavailable(f"The engine {name} {why}.", hint="Try again in a moment; see /readyz.", retry_after_s=2)
 
 
 def _served(metrics: str) -> Served:

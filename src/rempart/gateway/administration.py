@@ -7,13 +7,13 @@ import secrets
 import time
 from collections.abc import Awaitable, Callable, Collection
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 import msgspec
 
-from rempart.errors import UsageError
 from rempart.gateway.backups import record_backup
 from rempart.gateway.reviews import record_review
+from rempart.gateway.verbs import Verb, converted
 from rempart.identity.caller import Caller
 from rempart.identity.issue import SECRET_RANDOM_BYTES, KeyOrder, check, issue
 from rempart.identity.keyring import KeyRing
@@ -28,12 +28,6 @@ Spread = Callable[[KeyRow, bytes], Awaitable[None]]
 
 async def _to_nobody(row: KeyRow, mac: bytes) -> None:
     """This process is the only one that has the keys."""
-
-
-class Verb(Protocol):
-    """One command of the control socket."""
-
-    async def __call__(self, args: dict[str, Any]) -> Any: ...
 
 
 class Administration:
@@ -102,10 +96,7 @@ class Administration:
         return key.text(), row
 
     async def _create(self, args: dict[str, Any]) -> dict[str, Any]:
-        try:
-            order = msgspec.convert(args, KeyOrder)
-        except msgspec.ValidationError as error:
-            raise UsageError(f"The key cannot be made: {error}.", hint="See 'rempart key create --help'.") from error
+        order = converted(args, KeyOrder, "The key cannot be made", "See 'rempart key create --help'.")
         warnings = self._warnings(order)
         text, row = await self.create_key(order)
         return {"key": text, **shown(row), "warnings": warnings}

@@ -10,6 +10,7 @@ import msgspec
 
 from rempart import limits
 from rempart.errors import LedgerUnavailable, UsageError
+from rempart.gateway.verbs import SAME_VERSION, converted
 from rempart.ledger.writing.journal import Journal
 from rempart.wire.facts import Fact
 
@@ -24,12 +25,9 @@ class _Asked(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 async def record_backup(journal: Journal, args: dict[str, Any]) -> dict[str, Any]:
     """Index and epoch of its entry, once a checkpoint covers it. Raises `UsageError`, `LedgerUnavailable`."""
-    try:
-        asked = msgspec.convert(args, _Asked)
-    except msgspec.ValidationError as error:
-        raise UsageError(f"The backup cannot be recorded: {error}.", hint="Use one version of rempart.") from error
+    asked = converted(args, _Asked, "The backup cannot be recorded")
     if not _ID.fullmatch(asked.backup):
-        raise UsageError("A backup's id has 32 hex digits.", hint="Use one version of rempart.")
+        raise UsageError("A backup's id has 32 hex digits.", hint=SAME_VERSION)
     epoch = await journal.vault.ask(lambda keystore: keystore.epoch)
     facts: dict[str, Fact] = {"backup": asked.backup, "epoch": epoch, "with_root": asked.with_root}
     receipt = await journal.event("backup", facts)

@@ -15,7 +15,7 @@ import msgspec
 
 from rempart import limits
 from rempart.errors import EngineUnavailable, RempartError, UsageError
-from rempart.gateway.administration import Verb
+from rempart.gateway.verbs import Verb
 
 _log = logging.getLogger("rempart.gateway")
 _LINE_BYTES_MAX: Final = 1024 * 1024

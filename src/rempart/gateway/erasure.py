@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, NamedTuple, TypeVar
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 
-from rempart.errors import ErasureRefused, UsageError
-from rempart.gateway.administration import Administration, Verb
+from rempart.errors import ErasureRefused
+from rempart.gateway.administration import Administration
+from rempart.gateway.verbs import Verb, converted
 from rempart.ledger.erasing import erase as erasing
 from rempart.ledger.erasing import hold as holding
 from rempart.ledger.erasing.expire import due, expire
 from rempart.ledger.erasing.records import Records
 
 _OPERATOR = "operator"
-T = TypeVar("T")
+_FAILS = ("That cannot be done", "See 'rempart ledger --help'.")
 
 
 class _Erase(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -69,7 +70,7 @@ class ErasureVerbs:
         return msgspec.to_builtins(await erasing.erase(self._records, self._order(args)))
 
     def _order(self, args: dict[str, Any]) -> erasing.Order:
-        given = _converted(args, _Erase)
+        given = converted(args, _Erase, *_FAILS)
         who = self._who(given.key)
         return erasing.Order(scope=given.scope, name=given.name, ground=given.ground, by=who.by, role=who.role)
 
@@ -80,12 +81,12 @@ class ErasureVerbs:
         return msgspec.to_builtins(await expire(self._records))
 
     async def _backup_destroyed(self, args: dict[str, Any]) -> Any:
-        given = _converted(args, _Named)
+        given = converted(args, _Named, *_FAILS)
         who = self._who(given.key)
         return {"index": await erasing.forget_backup(self._records, given.id, who.by, who.role)}
 
     async def _hold(self, args: dict[str, Any]) -> Any:
-        given = _converted(args, _Hold)
+        given = converted(args, _Hold, *_FAILS)
         who = self._who(given.key)
         order = holding.Order(
             id=given.id, ground=given.ground, scope=given.scope, names=given.names, by=who.by, role=who.role
@@ -93,7 +94,7 @@ class ErasureVerbs:
         return msgspec.to_builtins(await holding.begin_hold(self._records, order))
 
     async def _release(self, args: dict[str, Any]) -> Any:
-        given = _converted(args, _Named)
+        given = converted(args, _Named, *_FAILS)
         who = self._who(given.key)
         done, released = await holding.release(self._records, given.id, who.by, who.role)
         return {**msgspec.to_builtins(done), "released": released}
@@ -111,10 +112,3 @@ class ErasureVerbs:
                 f"A key of the role {caller.role} may not do this.", hint="Give one of the role admin or auditor."
             )
         return _Who(caller.actor, caller.role)
-
-
-def _converted(args: dict[str, Any], kind: type[T]) -> T:
-    try:
-        return msgspec.convert(args, kind)
-    except msgspec.ValidationError as error:
-        raise UsageError(f"That cannot be done: {error}.", hint="See 'rempart ledger --help'.") from error

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from rempart.gateway.administration import Verb
+from rempart.gateway.verbs import Verb
 from rempart.ledger.erasing.erase import older_backups
 from rempart.ledger.erasing.hold import standing
 from rempart.ledger.erasing.records import Records

@@ -15,8 +15,8 @@ import msgspec
 from rempart import limits
 from rempart.config.settings import AUDIT
 from rempart.errors import Forbidden, UsageError
-from rempart.gateway.administration import Verb
 from rempart.gateway.exchanges import new_exchange_id
+from rempart.gateway.verbs import Verb, converted
 from rempart.identity.caller import Caller
 from rempart.identity.keyring import KeyRing
 from rempart.ledger.writing.draft import Receipt
@@ -121,10 +121,7 @@ class Reads:
         return await record.remark("read", facts, msgspec.json.encode({"query": read.query, "reason": read.reason}))
 
     async def _record(self, args: dict[str, Any]) -> dict[str, Any]:
-        try:
-            order = msgspec.convert(args, _Order)
-        except msgspec.ValidationError as error:
-            raise UsageError(f"This is no read: {error}.", hint="Use one version of rempart.") from error
+        order = converted(args, _Order, "This is no read")
         reader = Reader()
         if order.key or order.disclosed:
             caller = self._ring.authenticate(order.key, self._clock())

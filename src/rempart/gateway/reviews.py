@@ -9,6 +9,7 @@ import msgspec
 from rempart import limits
 from rempart.config.settings import AUDIT
 from rempart.errors import UsageError
+from rempart.gateway.verbs import converted
 from rempart.ledger.reading.review import Period
 from rempart.ledger.writing.journal import Journal
 
@@ -21,10 +22,7 @@ class _Asked(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 async def record_review(journal: Journal, args: dict[str, Any]) -> dict[str, Any]:
     """Index of its entry. Raises `UsageError`, `LedgerUnavailable`."""
-    try:
-        asked = msgspec.convert(args, _Asked)
-    except msgspec.ValidationError as error:
-        raise UsageError(f"The review cannot be recorded: {error}.", hint="Use one version of rempart.") from error
+    asked = converted(args, _Asked, "The review cannot be recorded")
     if not 0 < len(asked.by.strip()) <= limits.subject_chars_max or len(asked.note) > limits.review_note_chars_max:
         raise UsageError(
             "A review has a name and a note.",

@@ -47,9 +47,8 @@ def bind(address: Address, *, shared: bool = False) -> socket.socket:
     `shared`: other workers of this site will listen there with sockets of their own, from `bind_beside`.
     """
     if shared and address.port:
-        _bound(
-            address, shared=False
-        ).close()  # another site of this user may share its address too: with its own workers
+        # Another site of this user may share its address too: with its own workers.
+        _bound(address, shared=False).close()
     sock = _bound(address, shared=shared)
     try:
         sock.listen(_BACKLOG)

@@ -19,7 +19,6 @@ from rempart.ledger.copying.source import Gone, Inventory, check_offered
 
 _ROOT: Final = "/rempart/v1/ledger/files/"
 _LOOPBACK: Final = frozenset({"127.0.0.1", "::1", "localhost"})
-_TRIES: Final = 2
 
 
 class RemoteSource:

@@ -159,6 +159,14 @@ class SegmentSource:
         self.sink(Fault(kind="segment", where=where, what=what, first=first, last=last, remedy=RESTORE))
 
 
+class _Bucket(NamedTuple):
+    """A hold keeps some bodies beyond their bucket, in a directory of their own."""
+
+    held: bool
+    retention: str
+    bucket: str
+
+
 class _File:
     """One file of bodies that is being read."""
 
@@ -178,25 +186,25 @@ class BodySource:
     def __init__(self, ledger: Path, origin_hash: bytes, before: int, sink: Sink) -> None:
         self._ahead_allowed = is_replica(ledger)
         """A replica's bodies are there before the checkpoint that covers them."""
-        self._roots = bodies_directory(ledger), held_directory(ledger)
-        """A hold keeps some beyond their bucket, in the second."""
+        self._ledger = ledger
         self._origin_hash = origin_hash
         self._before = before
         self._sink = sink
         self._firsts = {
-            root.joinpath(*name): [first for first in first_indices(root.joinpath(*name)) if first < before]
-            for root in self._roots
-            for name in BodyStore(root).buckets()
+            bucket: [first for first in first_indices(self._directory(bucket)) if first < before]
+            for bucket in self._buckets()
         }
+        self._any_held = any(bucket.held for bucket in self._firsts)
         self._unread = {(bucket, first) for bucket, firsts in self._firsts.items() for first in firsts}
-        self._open: dict[Path, _File] = {}
+        self._open: dict[_Bucket, _File] = {}
 
     def take(self, retention: str, bucket: str, index: int) -> Recorded | None:
         """The body of that entry, or None when it is not there."""
-        found = [self._take(root / retention / bucket, index) for root in self._roots]
-        return found[0] or found[1]
+        found = self._take(_Bucket(False, retention, bucket), index)
+        held = self._take(_Bucket(True, retention, bucket), index) if self._any_held else None
+        return found or held
 
-    def _take(self, bucket: Path, index: int) -> Recorded | None:
+    def _take(self, bucket: _Bucket, index: int) -> Recorded | None:
         file = self._open.get(bucket)
         if file is None or index >= file.end_index:
             file = self._next_file(bucket, index)
@@ -213,7 +221,7 @@ class BodySource:
 
     def where(self, retention: str, bucket: str, index: int) -> str:
         """The file in which that body should be."""
-        firsts = self._firsts.get(self._roots[0] / retention / bucket, [])
+        firsts = self._firsts.get(_Bucket(False, retention, bucket), [])
         place = bisect_right(firsts, index) - 1
         name = body_path(Path("bodies") / retention / bucket, firsts[place]) if place >= 0 else None
         return str(name) if name else f"bodies/{retention}/{bucket}"
@@ -236,7 +244,7 @@ class BodySource:
         for bucket in list(self._open):
             self._drain(self._open.pop(bucket))
         for bucket, first in sorted(self._unread):
-            path = body_path(bucket, first)
+            path = body_path(self._directory(bucket), first)
             where = self._where(path)
             if self._ahead_allowed:
                 with contextlib.suppress(FileNotFoundError):  # its bucket has just gone
@@ -245,9 +253,18 @@ class BodySource:
                 self._tell(where, "No entry states any of its bodies.", None)
 
     def _where(self, path: Path) -> str:
-        return str(path.relative_to(self._roots[0].parent))
+        return str(path.relative_to(self._ledger))
 
-    def _next_file(self, bucket: Path, index: int) -> _File | None:
+    def _directory(self, bucket: _Bucket) -> Path:
+        root = held_directory(self._ledger) if bucket.held else bodies_directory(self._ledger)
+        return root / bucket.retention / bucket.bucket
+
+    def _buckets(self) -> Iterator[_Bucket]:
+        for held, root in ((False, bodies_directory(self._ledger)), (True, held_directory(self._ledger))):
+            for name in BodyStore(root).buckets():
+                yield _Bucket(held, *name)
+
+    def _next_file(self, bucket: _Bucket, index: int) -> _File | None:
         if bucket in self._open:
             self._drain(self._open.pop(bucket))
         firsts = self._firsts.get(bucket, [])
@@ -255,7 +272,7 @@ class BodySource:
         if place < 0 or (bucket, firsts[place]) not in self._unread:
             return None
         following = firsts[place + 1] if place + 1 < len(firsts) else self._before
-        path = body_path(bucket, firsts[place])
+        path = body_path(self._directory(bucket), firsts[place])
         where = self._where(path)
         self._unread.discard((bucket, firsts[place]))
         try:

@@ -53,10 +53,5 @@ def used_of_day(ledger: Path, now: float) -> Used:
     return used
 
 
-def tokens_of_day(ledger: Path, now: float) -> dict[str, int]:
-    """Key id -> tokens of the UTC day of `now`; see `used_of_day`."""
-    return used_of_day(ledger, now).tokens
-
-
 def _sum(one: dict[str, int], other: dict[str, int]) -> dict[str, int]:
     return {key: min(one.get(key, 0) + other.get(key, 0), _TOKENS_MAX) for key in one.keys() | other.keys()}

@@ -15,6 +15,7 @@ from rempart import limits
 from rempart.errors import LedgerCorrupt
 from rempart.ledger.store import frames
 from rempart.ledger.store.files import make_directory, sync_directory, write_all
+from rempart.ledger.store.stream import whole
 
 _CHUNK: Final = bytes(1024 * 1024)
 _LOOKS: Final = 4
@@ -50,17 +51,10 @@ def read_header(directory: Path, number: int, origin_hash: bytes) -> frames.Head
 
 
 def read_segment(path: Path) -> frames.Scan:
-    """The frames of a segment, without touching it; a server may be writing there. Raises `LedgerCorrupt`.
-
-    What was read first may then be older than what was read last, and a frame that came in between looks like a hole.
-    A true hole is still there at the next look.
-    """
-    for _ in range(_LOOKS - 1):
-        try:
-            return frames.scan(path.read_bytes())
-        except LedgerCorrupt:
-            continue
-    return frames.scan(path.read_bytes())
+    """The frames of a segment, without touching it; a server may be writing there. Raises `LedgerCorrupt`."""
+    with path.open("rb") as file:
+        found = list(whole(file.fileno()))
+    return frames.Scan(found, found[-1].end if found else frames.HEADER_BYTES)
 
 
 def make_spare(directory: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 from rempart import limits
 from rempart.errors import LedgerCorrupt
 from rempart.ledger.keys.configured import open_keystore
-from rempart.ledger.reading.usage import tokens_of_day
+from rempart.ledger.reading.usage import used_of_day
 from rempart.ledger.writing.journal import Journal
 from rempart.ledger.writing.opening import open_ledger
 from rempart.wire.facts import Fact
@@ -56,7 +56,7 @@ class Day:
         await self.journal.event("meter", {"totals": totals, "part": part, "parts": parts})
 
     def used(self) -> dict[str, int]:
-        return tokens_of_day(self._segments.parent, self.clock.now)
+        return used_of_day(self._segments.parent, self.clock.now).tokens
 
 
 @pytest.fixture
@@ -73,7 +73,7 @@ async def test_a_day_on_which_nothing_was_said(day: Day) -> None:
 
 
 def test_a_ledger_without_segments(tmp_path: Path) -> None:
-    assert tokens_of_day(tmp_path, NOON) == {}
+    assert used_of_day(tmp_path, NOON).tokens == {}
 
 
 async def test_responses_are_added_up_by_key(day: Day) -> None:
