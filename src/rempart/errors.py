@@ -220,6 +220,15 @@ class WitnessError(RempartError):
     retryable = True
 
 
+class TimestampError(RempartError):
+    """The time-stamping authority is away, or its answer does not hold. Exchanges are not touched by it."""
+
+    code = "timestamp_error"
+    http_status = 502
+    exit_code = 3
+    retryable = True
+
+
 class IndexDamaged(RempartError):
     """A part of the search index is not what was written. The ledger is untouched; the index is rebuilt from it."""
 

@@ -84,6 +84,15 @@ witness_answer_bytes_max: Final = 64 * 1024
 witness_every_s: Final = 10.0
 witness_ask_s: Final = 10.0
 witness_drain_s: Final = 5.0
+
+# Time stamps.
+timestamp_every_s: Final = 3_600.0
+timestamp_retry_s: Final = 60.0
+timestamp_ask_s: Final = 10.0
+timestamp_bytes_max: Final = 64 * 1024
+timestamp_clock_s: Final = 60.0
+timestamp_ca_bytes_max: Final = 1024 * 1024
+
 # Copies.
 replica_part_bytes: Final = 4 * 1024 * 1024
 copy_part_bytes: Final = 256 * 1024

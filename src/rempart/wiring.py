@@ -12,7 +12,7 @@ import hmac
 import logging
 import re
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from functools import partial
 from importlib.resources import files
 from pathlib import Path
@@ -54,25 +54,18 @@ from rempart.ledger.keys.configured import open_keystore, sealings_of
 from rempart.ledger.keys.keystore import Keystore
 from rempart.ledger.keys.retention import parse as parse_classes
 from rempart.ledger.keys.sealing import kind_of
-from rempart.ledger.log.checkpoint import Verifier
-from rempart.ledger.log.policy import Policy as LogPolicy
 from rempart.ledger.reading.archive import Archive
 from rempart.ledger.reading.prove import prove
 from rempart.ledger.reading.review import days_since
 from rempart.ledger.reading.usage import used_of_day
-from rempart.ledger.reading.witnessed import check_own_line
 from rempart.ledger.search.supervision import keeping
 from rempart.ledger.store.logfiles import is_replica, ledger_directory
 from rempart.ledger.store.ownership import own
-from rempart.ledger.writing.draft import Witnessed
+from rempart.ledger.writing.draft import Timestamped, Witnessed
 from rempart.ledger.writing.journal import Journal
 from rempart.ledger.writing.opening import open_ledger, read_vkey
-from rempart.ledger.writing.witness_client import clients
-from rempart.ledger.writing.witnessing import Witnessing
 from rempart.wire.facts import Fact
-from rempart.witness.app import WitnessApp
-from rempart.witness.clerk import Desk
-from rempart.witness.opening import open_witness, read_logs
+from rempart.wiring_attesting import Attesting, attested, last_stamp, timestamping
 
 _log = logging.getLogger("rempart")
 _DAY_S: Final = 86_400
@@ -112,13 +105,15 @@ async def open_site(settings: Settings, progress: Progress | None = None) -> Asy
     with own(data):
         engines = [_engine(one, data, progress) for one in settings.engines]
         keystore = open_keystore(data, settings.keys)
+        stamping = timestamping(settings)
         async with (
+            last_stamp(stamping),
             _ledger(settings, keystore) as journal,
-            _witnesses(settings, journal) as witnesses,
+            attested(settings, journal, stamping) as attesting,
             _running(engines) as router,
         ):
             crew = Crew(settings.server.workers) if settings.server.workers > 1 else None
-            assembled = _assemble(settings, journal, keystore, router, witnesses, crew)
+            assembled = _assemble(settings, journal, keystore, router, attesting, crew)
             embedded = {engine.name: engine for engine in engines if isinstance(engine, EmbeddedEngine)}
             site = msgspec.structs.replace(assembled, embedded=embedded)
             await journal.event("config", _settings_facts(settings, keystore))
@@ -161,78 +156,12 @@ async def _running(engines: list[Engine]) -> AsyncIterator[Router]:
         await router.close()
 
 
-class _Witnesses(msgspec.Struct, frozen=True, kw_only=True):
-    """Both sides of witnessing, where they are set up."""
-
-    of_us: Witnessing | None
-    by_us: Desk | None
-
-
-@contextlib.asynccontextmanager
-async def _witnesses(settings: Settings, journal: Journal) -> AsyncIterator[_Witnesses]:
-    """This log is shown to its witnesses, and this gateway is a witness of others."""
-    async with contextlib.AsyncExitStack() as stack:
-        policy = read_policy(settings)
-        witnessing = None
-        if policy is not None:
-            witnessing = _witnessing(settings, policy, journal)
-            running = asyncio.create_task(witnessing.run(settings.ledger.witness_s))
-            running.add_done_callback(_tell_end)
-            stack.push_async_callback(_end, running)
-        desk = None
-        if settings.witness.name:
-            keys = "".join(f"{vkey}\n" for vkey in settings.witness.logs).encode()
-            logs = read_logs(keys) if keys else ()
-            desk = Desk(stack.enter_context(open_witness(settings.data, settings.witness.name, logs)))
-            stack.callback(desk.close)
-        yield _Witnesses(of_us=witnessing, by_us=desk)
-
-
-def _witnessing(settings: Settings, policy: LogPolicy, journal: Journal) -> Witnessing:
-    check_own_line(policy, Verifier.from_vkey(read_vkey(settings.data)))
-    asked = clients(policy, tls_context(settings.ledger.witness_ca_file))
-    return Witnessing(ledger_directory(settings.data), policy, asked, journal)
-
-
-def _tell_end(task: asyncio.Task[None]) -> None:
-    """A mistake of ours in there must be seen, and must not end the answering."""
-    if not task.cancelled() and task.exception() is not None:
-        _log.critical("The log is no longer shown to its witnesses; restart the server.", exc_info=task.exception())
-
-
-async def _end(task: asyncio.Task[None]) -> None:
-    task.cancel()
-    await asyncio.wait({task})
-
-
-def read_policy(settings: Settings) -> LogPolicy | None:
-    """Of the log's witnesses; None when it has none. Raises `ConfigError`."""
-    path = settings.ledger.policy
-    if path is None:
-        return None
-    try:
-        return LogPolicy.parse(path.read_bytes())
-    except OSError as error:
-        raise ConfigError(f"{path} cannot be read: {error.strerror}.", hint="See ledger.policy.") from error
-
-
-@contextlib.contextmanager
-def open_witness_app(settings: Settings, name: str, logs: bytes) -> Iterator[tuple[WitnessApp, list[str]]]:
-    """A witness of its own, and its verifier keys. `logs`: a tlog-policy, or verifier keys, one a line."""
-    with own(settings.data), open_witness(settings.data, name, read_logs(logs)) as clerk:
-        desk = Desk(clerk)
-        try:
-            yield WitnessApp(desk), clerk.vkeys
-        finally:
-            desk.close()
-
-
 def _assemble(
     settings: Settings,
     journal: Journal,
     keystore: Keystore,
     router: Router,
-    witnesses: _Witnesses,
+    attesting: Attesting,
     crew: Crew | None,
 ) -> Site:
     pepper = keystore.one("pepper")
@@ -255,8 +184,9 @@ def _assemble(
             reads=reads,
             archive=ArchiveThread(partial(open_archive, settings)),
             prove=partial(prove, ledger_directory(settings.data) / "log"),
-            witnessed=witnesses.of_us.state if witnesses.of_us else Witnessed,
-            witness=witnesses.by_us,
+            timestamped=attesting.stamping.state if attesting.stamping else Timestamped,
+            witnessed=attesting.witnessing.state if attesting.witnessing else Witnessed,
+            witness=attesting.desk,
             files=FolderSource(ledger_directory(settings.data)),
             served=router.served,
             exchanges=used.exchanges,

@@ -86,6 +86,7 @@ def test_every_error_that_a_client_can_meet_is_in_the_api_page() -> None:
     text = (ROOT / "docs" / "api.md").read_text()
     command_line_only = {"usage", "bad_configuration", "ledger_corrupt", "keystore", "directory_locked"}
     command_line_only |= {"missing_dependency", "client_gone", "no_installation", "address_in_use", "witness_error"}
+    command_line_only |= {"timestamp_error"}
     command_line_only |= {"erasure_refused"}
     codes = {kind.code for kind in vars(errors).values() if isinstance(kind, type) and hasattr(kind, "http_status")}
     for code in codes - command_line_only:

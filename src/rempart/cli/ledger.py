@@ -23,11 +23,12 @@ from rempart.ledger.reading.find import Found, find_everywhere, last
 from rempart.ledger.reading.fsck import Checked
 from rempart.ledger.reading.fsck import fsck as check_ledger
 from rempart.ledger.reading.previous import verify_chain
+from rempart.ledger.reading.timestamps import Stamped, check_timestamps, read_authority
 from rempart.ledger.reading.witnessed import check_own_line, check_witnessed
 from rempart.ledger.store.logfiles import ledger_directory
 from rempart.ledger.store.ownership import own
 from rempart.ledger.writing.opening import read_vkey
-from rempart.wiring import read_policy
+from rempart.wiring_attesting import read_policy
 
 
 @click.group()
@@ -41,35 +42,55 @@ def ledger() -> None:
 @click.option(
     "--policy", type=click.Path(dir_okay=False, path_type=Path), help="The witnesses' C2SP tlog-policy [ledger.policy]."
 )
+@click.option(
+    "--timestamp-ca",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Certificates of the time-stamping authority, PEM [ledger.timestamp_ca_file].",
+)
 @common
-def verify(
-    vkey: str | None, no_bodies: bool, policy: Path | None, data: Path | None, config_path: Path | None, as_json: bool
-) -> None:
+def verify(vkey: str | None, no_bodies: bool, as_json: bool, **asked: Path | None) -> None:
     """Check the whole ledger: signature, tree, entries, bodies, and that every response has its request.
 
-    With a policy, also that the log begins with what its witnesses have cosigned. Exits with 1 at the first thing that
-    does not hold. Needs no secret, and works while a server runs. A log that was begun anew after a restoration is
-    checked with those that it continues.
+    With a policy, also that the log begins with what its witnesses have cosigned. With the certificates of a
+    time-stamping authority, also its stamps: since when, at the latest, the entries exist. Exits with 1 at the first
+    thing that does not hold. Needs no secret, and works while a server runs. A log that was begun anew after a
+    restoration is checked with those that it continues.
     """
-    settings = settings_of(data, config_path, **{"ledger.policy": policy}).settings
+    given = {"ledger.policy": asked["policy"], "ledger.timestamp_ca_file": asked["timestamp_ca"]}
+    settings = settings_of(asked["data"], asked["config_path"], **given).settings
     directory = settings.data
     require_ledger(directory)
     verifier = _verifier(vkey, directory)
     witnesses = read_policy(settings)
     if witnesses is not None:
         check_own_line(witnesses, verifier)
+    certificates = settings.ledger.timestamp_ca_file
+    authority = None if certificates is None else read_authority(certificates)
     began = time.perf_counter()
     with _progress("Verifying", not no_bodies) as progress:
         examined = verify_chain(ledger_directory(directory), verifier, progress)
     standing = None if witnesses is None else check_witnessed(ledger_directory(directory), witnesses)
+    stamped = None if authority is None else check_timestamps(ledger_directory(directory), verifier, authority)
     seconds = time.perf_counter() - began
     if as_json:
         told = {} if standing is None else {"witnessed": msgspec.to_builtins(standing)}
+        told |= {} if authority is None else {"timestamps": msgspec.to_builtins(stamped)}
         show({"holds": True, **msgspec.to_builtins(examined), **told, "seconds": round(seconds, 3)})
         return
     _tell(examined, "The ledger holds", seconds)
     if standing is not None:
         click.echo(f"  witnessed    {standing.size:,} entries, by {', '.join(standing.witnesses) or 'nobody'}")
+    if authority is not None:
+        _tell_stamped(stamped)
+
+
+def _tell_stamped(stamped: Stamped | None) -> None:
+    if stamped is None:
+        click.echo("  time stamps  none")
+        return
+    for size, at in dict.fromkeys(((stamped.first_size, stamped.first_time), (stamped.last_size, stamped.last_time))):
+        click.echo(f"  time stamp   {size:,} entries existed on {at:%Y-%m-%d at %H:%M:%S} UTC, at the latest")
+    click.echo(f"  time stamps  {stamped.stamps:,} checked")
 
 
 def _ledger_of(data: Path | None, config_path: Path | None) -> Path:

@@ -93,6 +93,8 @@ def pack(
         return
     click.echo(f"{to}: {report.entries:,} entries, {report.disclosed:,} of them with what was said.")
     click.echo(f"  under the checkpoint of {report.size:,} entries, root {report.root}")
+    if report.timestamps:
+        click.echo(f"  with {report.timestamps:,} time stamps")
     click.echo(f"  verify it:  python3 {to / 'verify.py'} --vkey '{read_vkey(directory)}'")
 
 

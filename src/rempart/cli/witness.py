@@ -18,7 +18,7 @@ from rempart.gateway import logs as gateway_logs
 from rempart.gateway.plain import serve_plain
 from rempart.gateway.server import Address, bind
 from rempart.ledger.store.ownership import own
-from rempart.wiring import open_witness_app
+from rempart.wiring_attesting import open_witness_app
 from rempart.witness.opening import make_keys, read_vkeys
 
 

@@ -10,7 +10,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from rempart import limits
-from rempart.config.settings import Engine, Keys, Retention, Server, Settings
+from rempart.config.settings import Engine, Keys, Ledger, Retention, Server, Settings
 from rempart.errors import ConfigError
 
 _WORD: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,31}")
@@ -26,6 +26,7 @@ def check(settings: Settings, sources: Mapping[str, str]) -> None:
     _retention(settings, sources)
     if not (math.isfinite(settings.ledger.witness_s) and settings.ledger.witness_s >= 1):
         raise _refused(sources, "ledger.witness_s", "must be at least 1.", "Leave it out for its default.")
+    _timestamps(settings.ledger, sources)
     if settings.witness.logs and not settings.witness.name:
         raise _refused(sources, "witness.logs", "needs witness.name.", "Such as llm.hospital.example/witness.")
     _keys(settings.keys, sources)
@@ -94,6 +95,24 @@ def _server(server: Server, sources: Mapping[str, str]) -> None:
 def _index_s(value: float, sources: Mapping[str, str]) -> None:
     if not (math.isfinite(value) and value > 0):
         raise _refused(sources, "ledger.index_s", f"is {value:g}.", "Seconds, such as 2.0; index = false needs none.")
+
+
+def _timestamps(ledger: Ledger, sources: Mapping[str, str]) -> None:
+    if not (math.isfinite(ledger.timestamp_s) and ledger.timestamp_s >= 1):
+        raise _refused(sources, "ledger.timestamp_s", "must be at least 1.", "Leave it out for its default.")
+    url = ledger.timestamp_url
+    if not url:
+        return
+    if not _is_address(url):
+        hint = "Give the authority's address, such as https://tsa.example/ts."
+        raise _refused(sources, "ledger.timestamp_url", f"is {url!r}.", hint)
+    if urlsplit(url).scheme == "http" and not is_loopback(urlsplit(url).hostname or ""):
+        what = f"is {url}, without TLS: anyone on the way could keep its answers back."
+        raise _refused(sources, "ledger.timestamp_url", what, "Give an https:// address, or one on this machine.")
+    if ledger.timestamp_ca_file is None:
+        what = "needs ledger.timestamp_ca_file: a stamp that nobody can check proves nothing."
+        hint = "A PEM file of the authority's certificates, its root among them."
+        raise _refused(sources, "ledger.timestamp_url", what, hint)
 
 
 def _retention(settings: Settings, sources: Mapping[str, str]) -> None:

@@ -54,6 +54,12 @@ class Ledger(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Seconds between two checkpoints that are shown to the witnesses."""
     witness_ca_file: Path | None = None
     """PEM file of the authorities that may sign certificates of witnesses; none: the system's."""
+    timestamp_url: str = ""
+    """Address of an RFC 3161 time-stamping authority: https://, or http:// on this machine; empty: no stamps."""
+    timestamp_ca_file: Path | None = None
+    """PEM file of that authority's certificates, its root among them."""
+    timestamp_s: float = limits.timestamp_every_s
+    """Seconds between two checkpoints that are stamped."""
     index: bool = True
     """Keep the search index up to date, in a process of its own."""
     index_s: float = limits.index_s

@@ -46,7 +46,7 @@ from rempart.gateway.submissions import Submissions
 from rempart.identity.caller import Caller
 from rempart.identity.keyring import KeyRing
 from rempart.ledger.reading.prove import Proven
-from rempart.ledger.writing.draft import Witnessed
+from rempart.ledger.writing.draft import Timestamped, Witnessed
 from rempart.wire.facts import Fact
 from rempart.wire.job import Served
 
@@ -77,6 +77,8 @@ class Parts(msgspec.Struct, frozen=True, kw_only=True):
     """Index of an entry -> its proof; reads files. Raises `NotFound` while no checkpoint covers it."""
     witnessed: Callable[[], Witnessed] = Witnessed
     """How this log's own witnesses stand to it."""
+    timestamped: Callable[[], Timestamped] = Timestamped
+    """What the time-stamping authority did."""
     witness: Witness | None = None
     """This gateway as a witness of others."""
     files: LedgerFiles | None = None
@@ -118,7 +120,7 @@ class Gateway:
     def __init__(self, parts: Parts, policy: Policy) -> None:
         self._parts = parts
         self._policy = policy
-        self.metrics = Metrics(parts.journal.state, parts.witnessed, parts.reviewed)
+        self.metrics = Metrics(parts.journal.state, parts.witnessed, parts.reviewed, parts.timestamped)
         self.running: set[Performer] = set()
         self.draining = False
         self._refusals: Counter[str] = Counter()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from pathlib import Path
 
 import pytest
@@ -96,6 +97,31 @@ def test_what_is_wrong_in_an_option_names_the_option() -> None:
 
 
 FAR = '[[engines]]\nname = "far"\nkind = "openai"\n'
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        ('timestamp_url = "http://tsa.example/ts"', "without TLS"),
+        ('timestamp_url = "http://10.0.0.7/ts"', "without TLS"),
+        ('timestamp_url = "ftp://tsa.example"', "ledger.timestamp_url is 'ftp://tsa.example'"),
+        ('timestamp_url = "https://me:secret@tsa.example"', "ledger.timestamp_url is"),
+        ('timestamp_url = "https://tsa.example"', "needs ledger.timestamp_ca_file"),
+        ("timestamp_s = 0.5", "ledger.timestamp_s must be at least 1."),
+        ("timestamp_s = nan", "ledger.timestamp_s must be at least 1."),
+    ],
+)
+def test_a_time_stamping_authority_that_will_not_do_is_refused(tmp_path: Path, lines: str, message: str) -> None:
+    ca = "" if "needs" in message else 'timestamp_ca_file = "ca.pem"'
+    (tmp_path / "rempart.toml").write_text(f"[ledger]\n{ca}\n{lines}\n")
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        load({}, {}, tmp_path / "rempart.toml")
+
+
+@pytest.mark.parametrize("url", ["https://tsa.example/ts", "http://127.0.0.1:3180/ts", "http://[::1]/"])
+def test_a_time_stamping_authority_over_tls_or_on_this_machine_will_do(tmp_path: Path, url: str) -> None:
+    (tmp_path / "rempart.toml").write_text(f'[ledger]\ntimestamp_ca_file = "ca.pem"\ntimestamp_url = "{url}"\n')
+    assert load({}, {}, tmp_path / "rempart.toml").settings.ledger.timestamp_url == url
 
 
 @pytest.mark.parametrize("host", ["10.0.0.7:8000", "vllm.hospital.example", "[2001:db8::7]:8000", "localhost.example"])

@@ -4,7 +4,8 @@
 2. Entries are copied bundle by bundle; the tiles above them are derived, and must lead to the signed root.
 3. Encrypted bodies are copied, each held to its entry (`bodies`).
 4. The checkpoint is written: from now on the replica holds it.
-5. Buckets that an `expiry` entry names go here too. A bucket that is gone at the source without one is kept.
+5. Time stamps that are new are copied: first the note, then its token. Whether they hold, `rempart ledger verify` says.
+6. Buckets that an `expiry` entry names go here too. A bucket that is gone at the source without one is kept.
 
 A crash between two steps leaves the replica as it was; the next round goes on from what is there. What the source has
 acknowledged within the last second and not signed yet comes with the next round.
@@ -19,6 +20,7 @@ from typing import Final
 
 import msgspec
 
+from rempart import limits
 from rempart.errors import LedgerCorrupt, LedgerUnavailable, RempartError
 from rempart.ledger.copying.bodies import BodiesCopy
 from rempart.ledger.copying.replica import Growth, Replica
@@ -27,6 +29,7 @@ from rempart.ledger.copying.tree import SourceTree
 from rempart.ledger.log import entry as entries
 from rempart.ledger.log.checkpoint import Verifier
 from rempart.ledger.log.tiles import TILE_WIDTH
+from rempart.ledger.reading.timestamps import note_path, stamped_sizes, token_path
 from rempart.ledger.store.files import replace_durably
 from rempart.ledger.store.logfiles import is_replica, previous_directory, read_bundle
 from rempart.ledger.writing.recover import origin_hash
@@ -105,6 +108,7 @@ class Replicator:
             if witnessed is not None:
                 replace_durably({self._replica.ledger / _WITNESSED: witnessed}, _LOG_MODE)
             self._replica.commit(tree.note, tree.head)
+        self._copy_stamps(inventory.timestamps, size)
         expired |= self._expired_before()
         gone = sum(self._bodies.forget(*name) for name in sorted(expired))
         return Copied(
@@ -171,6 +175,19 @@ class Replicator:
             return self._source.read(_WITNESSED)
         except Gone:
             return None
+
+    def _copy_stamps(self, sizes: list[int], size: int) -> None:
+        """Those that the replica covers. A stamp that is there is never replaced."""
+        known = set(stamped_sizes(self._replica.ledger))
+        for one in sizes:
+            if one > size or one in known:
+                continue
+            for path in (note_path(Path(), one), token_path(Path(), one)):
+                try:
+                    data = self._source.read(str(path), 0, limits.note_bytes_max)
+                except Gone:
+                    break  # half of it was taken away there: no reason to stop copying the log
+                replace_durably({self._replica.ledger / path: data}, _LOG_MODE)
 
     def _copy_previous(self) -> None:
         """Logs that this one continues do not change: they are copied once."""

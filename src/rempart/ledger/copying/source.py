@@ -14,6 +14,7 @@ from typing import Final, Protocol
 import msgspec
 
 from rempart.errors import LedgerUnavailable, NotFound, UsageError
+from rempart.ledger.reading.timestamps import stamped_sizes
 from rempart.ledger.store.bodies import (
     HELD,
     BodyStore,
@@ -30,8 +31,10 @@ _PREVIOUS: Final = r"(?:previous/[1-9][0-9]{0,5}/)"
 _NUMBER: Final = r"(?:x[0-9]{3}/){0,6}[0-9]{3}"
 _TILE: Final = rf"log/tile/(?:entries|[0-9]|[1-5][0-9]|6[0-3])/{_NUMBER}(?:\.p/[1-9][0-9]{{0,2}})?"
 _BODIES: Final = r"bodies/(?:held/)?[A-Za-z0-9][A-Za-z0-9-]{0,63}/[A-Za-z0-9][A-Za-z0-9-]{0,63}/[0-9]{20}\.bod"
+_STAMP: Final = r"timestamps/[0-9]{20}\.(?:checkpoint|tst)"
 _OFFERED: Final = re.compile(
-    rf"{_PREVIOUS}?(?:log\.vkey|log/checkpoint|witnessed/checkpoint|segments/[0-9]{{10}}\.seg|{_TILE}|{_BODIES})",
+    rf"{_PREVIOUS}?(?:log\.vkey|log/checkpoint|witnessed/checkpoint|segments/[0-9]{{10}}\.seg|"
+    rf"{_TILE}|{_BODIES}|{_STAMP})",
     re.ASCII,
 )
 _PREVIOUS_NAME: Final = re.compile(_PREVIOUS, re.ASCII)
@@ -62,6 +65,8 @@ class Inventory(msgspec.Struct, frozen=True, kw_only=True):
     bodies: list[BodiesFile]
     previous: list[int]
     """Numbers of the logs that this one continues, ascending."""
+    timestamps: list[int] = []
+    """Entries under each checkpoint that was time-stamped, ascending."""
 
 
 class Gone(NotFound):
@@ -100,7 +105,12 @@ class FolderSource:
 
     def inventory(self) -> Inventory:
         segments = numbers(self._ledger / "segments")
-        return Inventory(segments=segments, bodies=self._bodies(), previous=previous_logs(self._ledger))
+        return Inventory(
+            segments=segments,
+            bodies=self._bodies(),
+            previous=previous_logs(self._ledger),
+            timestamps=stamped_sizes(self._ledger),
+        )
 
     def inventory_of(self, prefix: str) -> Inventory:
         """`prefix`: empty, or `previous/<number>/`. Raises `UsageError` when it is neither."""

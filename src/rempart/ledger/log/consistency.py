@@ -39,22 +39,24 @@ class Alarm(msgspec.Struct, frozen=True):
 
     def message(self, here: int) -> str:
         """`here`: entries of this log."""
-        return describe(self.kind, f"The witness {self.witness} has", self.size, here)
+        return describe(self.kind, f"The witness {self.witness} has cosigned", self.size, here)
 
 
 def describe(kind: Breach, who: str, size: int, here: int) -> str:
-    """One sentence. `who` with its verb, such as "The witness w has"."""
+    """One sentence. `who` with its verb, such as "The witness w has cosigned"."""
     match kind:
         case Breach.ROLL_BACK:
-            return f"{who} cosigned {size} entries; this log has {here}: it was rolled back to a backup (roll-back)."
+            return f"{who} {size} entries; this log has {here}: it was rolled back to a backup (roll-back)."
         case Breach.SPLIT_VIEW:
-            return f"{who} cosigned another tree of {size} entries: two histories of this log exist (split-view)."
+            return f"{who} another tree of {size} entries: two histories of this log exist (split-view)."
         case Breach.TRUNCATION:
-            return f"{who} cosigned {size} entries that are not the first ones of this log: it was cut (truncation)."
+            return f"{who} {size} entries that are not the first ones of this log: it was cut (truncation)."
 
 
-def check_prefix(witnessed: Checkpoint, head: Checkpoint, read: NodeReader) -> None:
-    """`read` reads the tree of `head`. Raises `LedgerCorrupt` with the name of what happened."""
+def check_prefix(
+    witnessed: Checkpoint, head: Checkpoint, read: NodeReader, who: str = "Its witnesses have cosigned"
+) -> None:
+    """`read` reads the tree of `head`; `who`: see `describe`. Raises `LedgerCorrupt` with the name of what happened."""
     if witnessed.origin != head.origin:
         raise LedgerCorrupt(f"The witnessed checkpoint is of {witnessed.origin}, this log is {head.origin}.", hint=HINT)
     kind: Breach | None = None
@@ -65,4 +67,4 @@ def check_prefix(witnessed: Checkpoint, head: Checkpoint, read: NodeReader) -> N
     elif fold([read(level, place) for level, place in range_nodes(0, witnessed.size)]) != witnessed.root:
         kind = Breach.TRUNCATION
     if kind is not None:
-        raise LedgerCorrupt(describe(kind, "Its witnesses have", witnessed.size, head.size), hint=HINT)
+        raise LedgerCorrupt(describe(kind, who, witnessed.size, head.size), hint=HINT)

@@ -6,7 +6,10 @@
     entries/<index>.json the entries, byte for byte
     proofs/<index>.tlog-proof
     disclosed/<index>.json  what was said, where it was asked for: {"salt": hex, "content": base64}
-    verify.py, README.txt
+    timestamps/<entries>.tst, .checkpoint, .consistency   where the log is time-stamped: for each entry the earliest
+                         stamp that covers it, and the newest of all: the token, the note that it stamps, and the proof
+                         that the note's tree is the beginning of the checkpoint's (base64, a hash a line)
+    verify.py, verify_timestamps.py, README.txt
 
 Never an entry bundle: it would show the neighbours. A salt and a content are checked against the commitment in the
 entry, so no key leaves the site.
@@ -26,12 +29,16 @@ from rempart.errors import NotFound, UsageError
 from rempart.ledger.keys.body import Revealed
 from rempart.ledger.log import tiles
 from rempart.ledger.log.checkpoint import Checkpoint, parse_note
+from rempart.ledger.log.consistency import check_prefix
+from rempart.ledger.log.merkle import consistency_proof
 from rempart.ledger.log.proof import TlogProof, encode
-from rempart.ledger.reading.prove import Proven, Prover
+from rempart.ledger.reading.prove import Proven, Prover, TileReader
+from rempart.ledger.reading.timestamps import covering
 from rempart.ledger.store.files import replace_durably
 from rempart.ledger.store.logfiles import read_tile
 
-_VERIFIER: Final = "verify_pack.py"
+_VERIFIERS: Final = {"verify.py": "verify_pack.py", "verify_timestamps.py": "verify_timestamps.py"}
+_FILES_OF_STAMP: Final = 3
 _README: Final = """\
 This is a part of the ledger of {origin}: {count} entries of {size}.
 Verify it on any machine with Python 3.11 and the package "cryptography":
@@ -39,9 +46,15 @@ Verify it on any machine with Python 3.11 and the package "cryptography":
     python3 verify.py --policy POLICY      (the policy that you were given another way)
     python3 verify.py --vkey KEY           (or the verifier key alone, without witnesses)
 
+{stamps}
 Ceci est une partie du registre de {origin} : {count} entrées sur {size}.
 Vérifiez-la sur toute machine dotée de Python 3.11 et du paquet « cryptography », avec la politique
 ou la clé de vérification que vous avez reçue par une autre voie.
+"""
+_STAMPS: Final = """\
+Add --timestamp-ca FILE, the PEM certificates of the time-stamping authority: it has stamped checkpoints of this ledger.
+
+Ajoutez --timestamp-ca FICHIER, les certificats PEM de l'autorité d'horodatage.
 """
 
 
@@ -55,12 +68,14 @@ class Written(msgspec.Struct, frozen=True, kw_only=True):
     entries: int
     disclosed: int
     tiles: int
+    timestamps: int
 
 
 def write_pack(
     log: Path, indices: Iterable[int], to: Path, *, policy: bytes, disclosed: Mapping[int, Revealed]
 ) -> Written:
-    """`to` must not exist or be empty. Raises `UsageError`, or `NotFound` when no checkpoint covers an entry yet."""
+    """`log` is `<data>/ledger/log`; `to` must not exist or be empty. Raises `UsageError`, `LedgerCorrupt`, and
+    `NotFound` when no checkpoint covers an entry yet."""
     wanted = sorted(set(indices))
     if not wanted:
         raise NotFound("There is no entry to be packed.", hint="Name exchanges, or a range of entries.")
@@ -78,9 +93,13 @@ def write_pack(
     for index, revealed in disclosed.items():
         content = {"salt": revealed.salt.hex(), "content": base64.b64encode(revealed.content).decode()}
         written[to / "disclosed" / f"{index}.json"] = msgspec.json.encode(content)
-    readme = _README.format(origin=head.origin, count=len(wanted), size=head.size)
+    stamps = _stamps(log, wanted, head)
+    written |= {to / name: data for name, data in stamps.items()}
+    note = _STAMPS if stamps else ""
+    readme = _README.format(origin=head.origin, count=len(wanted), size=head.size, stamps=note)
     written[to / "README.txt"] = readme.encode()
-    written[to / "verify.py"] = (files("rempart.ledger.reading") / _VERIFIER).read_bytes()
+    for name, source in _VERIFIERS.items():
+        written[to / name] = (files("rempart.ledger.reading") / source).read_bytes()
     replace_durably(written)
     return Written(
         origin=head.origin,
@@ -89,7 +108,20 @@ def write_pack(
         entries=len(wanted),
         disclosed=len(disclosed),
         tiles=len(read),
+        timestamps=len(stamps) // _FILES_OF_STAMP,
     )
+
+
+def _stamps(log: Path, indices: list[int], head: Checkpoint) -> dict[str, bytes]:
+    found: dict[str, bytes] = {}
+    for kept in covering(log.parent, indices, head.size):
+        node = TileReader(log, head.size).node
+        check_prefix(parse_note(kept.note)[1], head, node, "Its authority has stamped")
+        proof = consistency_proof(kept.size, head.size, node)
+        name = f"timestamps/{kept.size}"
+        found |= {f"{name}.tst": kept.token, f"{name}.checkpoint": kept.note}
+        found[f"{name}.consistency"] = b"".join(base64.b64encode(hash_) + b"\n" for hash_ in proof)
+    return found
 
 
 def proof_of(proven: Proven) -> TlogProof:

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Verify an auditor's pack. Needs Python 3.11 and the package `cryptography`, and nothing of Rempart.
 
-    python3 verify.py [--policy FILE | --vkey KEY] [--json] [DIRECTORY]
+    python3 verify.py [--policy FILE | --vkey KEY] [--timestamp-ca FILE] [--json] [DIRECTORY]
 
 Trust no policy that came with the pack: give the one, or the log's verifier key, that you were handed another way.
 
@@ -14,6 +14,9 @@ What it does, in this order; it stops at the first thing that does not hold and 
 4. Each hash tile must hold the hashes that its neighbours and the proofs say (C2SP tlog-tiles).
 5. What is disclosed of an entry must be what the entry commits to (HMAC-SHA256 under the salt disclosed with it).
 6. The request and the response of one exchange must name each other.
+7. Each time stamp must be on the bytes of a checkpoint that a log of the policy signed, whose tree is the beginning of
+   that of the pack's checkpoint (RFC 9162 section 2.1.4.2). With the authority's certificates it must hold too
+   (`verify_timestamps.py`); without them it is told that nobody checked it.
 
 What it does not do: tell whether the disclosed entries are all there are. Ask for the pack of an index range for that:
 entries are numbered without gaps.
@@ -25,6 +28,7 @@ import argparse
 import base64
 import hashlib
 import hmac
+import importlib.util
 import json
 import re
 import sys
@@ -136,7 +140,7 @@ class Policy:
         count, members = self.groups[name]
         return sum(self.met_by(member, cosigned) for member in members) >= count
 
-    def open(self, note: bytes) -> tuple[tuple[str, int, bytes], list[str]]:
+    def open(self, note: bytes, quorum: bool = True) -> tuple[tuple[str, int, bytes], list[str]]:
         """(origin, size, root) and the witnesses that cosigned. Refuses what the policy does."""
         text, lines = split_note(note)
         checkpoint = parse_checkpoint(text)
@@ -152,7 +156,7 @@ class Policy:
                     by_log = True
         if not by_log:
             refuse(f"the checkpoint of {checkpoint[0]} is not signed by a log of the policy")
-        if not self.met_by(self.quorum, cosigned):
+        if quorum and not self.met_by(self.quorum, cosigned):
             refuse(f"the checkpoint is cosigned by {sorted(cosigned) or 'nobody'}: that is not the policy's quorum")
         return checkpoint, sorted(cosigned)
 
@@ -211,6 +215,33 @@ def climb(index: int, size: int, leaf: bytes, hashes: list[bytes]) -> bytes:
     if last:
         refuse(f"the proof of entry {index} is too short")
     return found
+
+
+def check_beginning(old: tuple[str, int, bytes], new: tuple[str, int, bytes], path: list[bytes]) -> None:
+    """The tree of `old` must be the beginning of the tree of `new`."""
+    if old[0] != new[0] or not 0 < old[1] <= new[1]:
+        refuse("a time stamp is of another log, or of more than the checkpoint covers")
+    if old[1] == new[1]:
+        if path or old[2] != new[2]:
+            refuse("a time stamp is of another tree of the same size")
+        return
+    hashes = [old[2], *path] if old[1] & (old[1] - 1) == 0 else list(path)
+    place, last = old[1] - 1, new[1] - 1
+    while place % 2:
+        place, last = place >> 1, last >> 1
+    first = second = hashes[0]
+    for hash_ in hashes[1:]:
+        if last == 0:
+            refuse("the proof of a time stamp is too long")
+        if place % 2 or place == last:
+            first, second = node_hash(hash_, first), node_hash(hash_, second)
+            while place % 2 == 0 and place:
+                place, last = place >> 1, last >> 1
+        else:
+            second = node_hash(second, hash_)
+        place, last = place >> 1, last >> 1
+    if last or first != old[2] or second != new[2]:
+        refuse(f"the {old[1]} entries that were time-stamped are not the first ones of this log")
 
 
 def root_of(row: list[bytes]) -> bytes:
@@ -303,8 +334,42 @@ def check_pairs(entries: dict[int, dict[str, Any]]) -> int:
     return pairs
 
 
-def verify(pack: Path, policy: Policy) -> dict[str, Any]:
-    """All six steps. Raises `Broken`, or what reading a damaged pack raises."""
+def check_stamps(pack: Path, policy: Policy, checkpoint: tuple[str, int, bytes], ca: bytes | None) -> dict[str, Any]:
+    """What the time stamps say: which entries existed when, at the latest; and why one was not checked."""
+    paths = sorted((pack / "timestamps").glob("*.tst"), key=lambda path: int(path.stem))
+    found: list[tuple[int, str]] = []
+    unchecked = "" if ca or not paths else "give --timestamp-ca with the authority's certificates"
+    for path in paths:
+        note = path.with_suffix(".checkpoint").read_bytes()
+        stamped, _ = policy.open(note, quorum=False)
+        lines = path.with_suffix(".consistency").read_text().split()
+        check_beginning(stamped, checkpoint, [unbase64(line) for line in lines])
+        stamps = stamps_module()
+        try:
+            token = stamps.read(path.read_bytes(), note)
+            found.append((stamped[1], f"{token.time:%Y-%m-%dT%H:%M:%SZ}"))
+            if ca:
+                stamps.verify(token, ca)
+        except stamps.Refused as error:
+            refuse(str(error))
+        except stamps.Unchecked as error:
+            unchecked = str(error)
+    return {"stamps": [{"entries": size, "time": time} for size, time in found], "unchecked": unchecked}
+
+
+def stamps_module() -> Any:
+    """`verify_timestamps.py`, which stands beside this file."""
+    spec = importlib.util.spec_from_file_location("verify_timestamps", Path(__file__).parent / "verify_timestamps.py")
+    if spec is None or spec.loader is None:
+        refuse("verify_timestamps.py cannot be loaded")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def verify(pack: Path, policy: Policy, ca: bytes | None = None) -> dict[str, Any]:
+    """All seven steps. `ca`: the time-stamping authority's certificates. Raises `Broken`, or what reading a damaged
+    pack raises."""
     note = (pack / "checkpoint").read_bytes()
     checkpoint, witnesses = policy.open(note)
     origin, size, root = checkpoint
@@ -334,6 +399,7 @@ def verify(pack: Path, policy: Policy) -> dict[str, Any]:
         "pairs": check_pairs(entries),
         "disclosed": disclosed,
         "tiles": len(tiles.read),
+        "timestamps": check_stamps(pack, policy, checkpoint, ca),
     }
 
 
@@ -342,6 +408,7 @@ def main() -> int:
     parser.add_argument("directory", nargs="?", type=Path, default=Path(__file__).parent)
     parser.add_argument("--policy", type=Path, help="the policy that you trust")
     parser.add_argument("--vkey", help="the log's verifier key that you trust, without witnesses")
+    parser.add_argument("--timestamp-ca", type=Path, help="certificates of the time-stamping authority (PEM)")
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
     own = not (given.policy or given.vkey)
@@ -350,7 +417,8 @@ def main() -> int:
             policy = Policy(f"log {given.vkey}\nquorum none\n")
         else:
             policy = Policy((given.policy or given.directory / "policy").read_text("latin-1"))
-        told = {**verify(given.directory, policy), "policy": "the pack's own" if own else "yours"}
+        ca = given.timestamp_ca.read_bytes() if given.timestamp_ca else None
+        told = {**verify(given.directory, policy, ca), "policy": "the pack's own" if own else "yours"}
     except (Broken, OSError, ValueError, KeyError, IndexError, TypeError) as error:
         what = str(error) if isinstance(error, Broken) else f"the pack cannot be read: {error!r}"
         print(json.dumps({"holds": False, "error": what}) if given.json else f"IT DOES NOT HOLD: {what}")
@@ -362,6 +430,10 @@ def main() -> int:
     print(f"  checkpoint   {told['size']} entries, root {told['root']}")
     print(f"  witnesses    {', '.join(told['witnesses']) or 'none asked for'}")
     print(f"  exchanges    {told['pairs']} requests with their responses")
+    for stamp in told["timestamps"]["stamps"]:
+        print(f"  time stamp   the first {stamp['entries']} entries existed on {stamp['time']}, at the latest")
+    if told["timestamps"]["unchecked"]:
+        print(f"  ATTENTION    these time stamps were NOT CHECKED: {told['timestamps']['unchecked']}")
     if own:
         print("  ATTENTION    the policy came with the pack: compare its keys with those you were given another way")
     return 0

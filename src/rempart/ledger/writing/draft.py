@@ -49,6 +49,19 @@ class LogState(msgspec.Struct, frozen=True, kw_only=True):
     """Why nothing is recorded any more; empty while all is well."""
 
 
+class Timestamped(msgspec.Struct, frozen=True, kw_only=True):
+    """What the time-stamping authority did, for `/metrics`."""
+
+    size: int = 0
+    """Entries under the newest checkpoint that it stamped; 0: none yet."""
+    time: float = 0.0
+    """When, in seconds since 1970, by the authority's clock."""
+    stamps: int = 0
+    """Since the start."""
+    failures: int = 0
+    """Times since the start that no stamp came, or none that holds."""
+
+
 class Witnessed(msgspec.Struct, frozen=True, kw_only=True):
     """How the witnesses stand to the log, for `/readyz` and `/metrics`."""
 
