@@ -52,6 +52,7 @@ commit_records_max: Final = 256
 piece_sync_s: Final = 0.25
 sync_here_s: Final = 0.005
 integrate_s: Final = 1.0
+log_key_covered_s: Final = 30.0
 segment_bytes: Final = 64 * 1024 * 1024
 reserve_bytes_per_exchange: Final = 8 * 1024
 seed_leaves_bits: Final = 20

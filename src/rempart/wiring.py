@@ -63,9 +63,10 @@ from rempart.ledger.store.logfiles import is_replica, ledger_directory
 from rempart.ledger.store.ownership import own
 from rempart.ledger.writing.draft import Timestamped, Witnessed
 from rempart.ledger.writing.journal import Journal
+from rempart.ledger.writing.log_key import LogKey
 from rempart.ledger.writing.opening import open_ledger, read_vkey
 from rempart.wire.facts import Fact
-from rempart.wiring_attesting import Attesting, attested, last_stamp, timestamping
+from rempart.wiring_attesting import Attesting, adopted_policy, attested, last_stamp, timestamping
 
 _log = logging.getLogger("rempart")
 _DAY_S: Final = 86_400
@@ -119,7 +120,10 @@ async def open_site(settings: Settings, progress: Progress | None = None) -> Asy
             await journal.event("config", _settings_facts(settings, keystore))
             await site.gateway.beat()
             try:
-                async with _erasing(settings, journal, site.administration, daily=True), _indexed(settings):
+                log_key = LogKey(
+                    ledger_directory(data), journal, partial(adopted_policy, settings, attesting.witnessing)
+                )
+                async with _erasing(settings, journal, site.administration, log_key, daily=True), _indexed(settings):
                     yield site
             finally:
                 site.gateway.parts.archive.close()
@@ -180,7 +184,7 @@ def _assemble(
             totals=meter.totals,
             router=router,
             console=Pages(),
-            vkey=read_vkey(settings.data),
+            vkey=partial(read_vkey, settings.data),
             reads=reads,
             archive=ArchiveThread(partial(open_archive, settings)),
             prove=partial(prove, ledger_directory(settings.data) / "log"),
@@ -213,15 +217,20 @@ def _assemble(
 
 @contextlib.asynccontextmanager
 async def _erasing(
-    settings: Settings, journal: Journal, administration: Administration, *, daily: bool
+    settings: Settings, journal: Journal, administration: Administration, log_key: LogKey, *, daily: bool
 ) -> AsyncIterator[None]:
-    """What a crash left of an erasure is finished first. `daily`: buckets expire while the context lasts."""
+    """What a crash left of an erasure, or of a change of the log's key, is finished first.
+
+    `daily`: buckets expire while the context lasts.
+    """
     classes = parse_classes(settings.retention)
     records = Records(ledger_directory(settings.data), journal, classes, revoke=administration.revoke_all)
     await finish(records)
     root = settings.data / "keys" / "root.key"
+    await log_key.resume()
     keeping = KeystoreVerbs(
         records,
+        log_key,
         kind=lambda: kind_of(root.read_bytes()),
         sealings=lambda given: sealings_of(msgspec.convert(given, Keys, dec_hook=lambda kind, value: kind(value))),
     )
@@ -421,7 +430,8 @@ async def _administer_here(settings: Settings, verb: str, args: Mapping[str, Any
             ring = KeyRing(pepper, table.all())
             administration = Administration(journal, table, ring, pepper, models)
             reads = Reads(journal, ring, four_eyes=settings.ledger.four_eyes)
-            async with _erasing(settings, journal, administration, daily=False):
+            log_key = LogKey(ledger_directory(settings.data), journal, partial(adopted_policy, settings))
+            async with _erasing(settings, journal, administration, log_key, daily=False):
                 verbs: dict[str, Verb] = {**administration.verbs(), **reads.verbs()}
                 result = await verbs[verb](dict(args))
             await journal.event("stop", {})

@@ -62,6 +62,14 @@ async def attested(settings: Settings, journal: Journal, stamping: Timestamping 
         yield Attesting(witnessing=witnessing, stamping=stamping, desk=desk)
 
 
+def adopted_policy(settings: Settings, witnessing: Witnessing | None = None) -> Policy | None:
+    """As the file says now: a log that changes its key stands in it with both. Raises `ConfigError`."""
+    policy = read_policy(settings)
+    if policy is not None and witnessing is not None:
+        witnessing.adopt(policy)
+    return policy
+
+
 def _witnessing(settings: Settings, policy: Policy, journal: Journal) -> Witnessing:
     check_own_line(policy, Verifier.from_vkey(read_vkey(settings.data)))
     asked = clients(policy, tls_context(settings.ledger.witness_ca_file))

@@ -199,7 +199,7 @@ def _parts(
         meter=RemoteAccounts(talk),
         router=router,
         console=Pages(),
-        vkey=read_vkey(settings.data),
+        vkey=partial(read_vkey, settings.data),
         reads=Reads(journal, worker.ring, four_eyes=settings.ledger.four_eyes),
         archive=ArchiveThread(partial(open_archive, settings)),
         prove=partial(prove, ledger / "log"),

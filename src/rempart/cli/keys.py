@@ -41,6 +41,26 @@ def rotate(data: Path | None, config_path: Path | None, as_json: bool) -> None:
     _tell(_ask("keys.rotate", _settings(data, config_path)), as_json)
 
 
+@keys.command("rotate-log", short_help="Change the key that the log signs with.")
+@click.option("--finish", is_flag=True, help="Destroy the old key: all who verify have the new one.")
+@common
+def rotate_log(finish: bool, data: Path | None, config_path: Path | None, as_json: bool) -> None:
+    """Change the key that the log signs with, without stopping: first both keys sign, then the new one alone.
+
+    Give the new key to auditors and to operators of witnesses, beside the old one; then come back with --finish.
+    """
+    done = _ask("keys.rotate-log", _settings(data, config_path), {"finish": finish})
+    if as_json:
+        show(done)
+    elif finish:
+        click.echo(f"The old key is destroyed. The log signs with\n  {done['new']}")
+    else:
+        click.echo(
+            f"Both keys sign the log from entry {done['index']:,} on. The new one is\n  {done['new']}\n"
+            "Give it to auditors and witnesses, beside the old one. Then: rempart keys rotate-log --finish"
+        )
+
+
 @keys.command(short_help="Seal the root in another way.")
 @click.option("--to", type=click.Choice(["file", "passphrase", "pkcs11"]), required=True, help="What seals it.")
 @common

@@ -18,10 +18,12 @@ from rempart.cli.reads import HOW, Reading, reader
 from rempart.cli.telling import full, line, story
 from rempart.errors import LedgerCorrupt, UsageError
 from rempart.ledger.log.checkpoint import Verifier
+from rempart.ledger.log.handover import led_to
 from rempart.ledger.reading.examine import Examined, Progress
 from rempart.ledger.reading.find import Found, find_everywhere, last
 from rempart.ledger.reading.fsck import Checked
 from rempart.ledger.reading.fsck import fsck as check_ledger
+from rempart.ledger.reading.handovers import believed, read_handovers
 from rempart.ledger.reading.previous import verify_chain
 from rempart.ledger.reading.timestamps import Stamped, check_timestamps, read_authority
 from rempart.ledger.reading.witnessed import check_own_line, check_witnessed
@@ -63,14 +65,14 @@ def verify(vkey: str | None, no_bodies: bool, as_json: bool, **asked: Path | Non
     verifier = _verifier(vkey, directory)
     witnesses = read_policy(settings)
     if witnesses is not None:
-        check_own_line(witnesses, verifier)
+        check_own_line(witnesses, verifier, believed(ledger_directory(directory), verifier))
     certificates = settings.ledger.timestamp_ca_file
     authority = None if certificates is None else read_authority(certificates)
     began = time.perf_counter()
     with _progress("Verifying", not no_bodies) as progress:
         examined = verify_chain(ledger_directory(directory), verifier, progress)
     standing = None if witnesses is None else check_witnessed(ledger_directory(directory), witnesses)
-    stamped = None if authority is None else check_timestamps(ledger_directory(directory), verifier, authority)
+    stamped = None if authority is None else check_timestamps(ledger_directory(directory), authority)
     seconds = time.perf_counter() - began
     if as_json:
         told = {} if standing is None else {"witnessed": msgspec.to_builtins(standing)}
@@ -181,15 +183,19 @@ def _tell(report: Examined, verdict: str, seconds: float) -> None:
 @ledger.command()
 @common
 def key(data: Path | None, config_path: Path | None, as_json: bool) -> None:
-    """Print the verifier key of the log.
+    """Print the verifier key of the log, and the next one while it is being changed.
 
     Give it to auditors, by another way than the log.
     """
-    vkey = read_vkey(_ledger_of(data, config_path))
+    directory = _ledger_of(data, config_path)
+    vkey = read_vkey(directory)
+    after = led_to(Verifier.from_vkey(vkey), read_handovers(ledger_directory(directory))).vkey
     if as_json:
-        show({"vkey": vkey})
-    else:
-        click.echo(vkey)
+        show({"vkey": vkey, **({} if after == vkey else {"next": after})})
+        return
+    click.echo(vkey)
+    if after != vkey:
+        click.echo(f"{after}\nBoth sign until 'rempart keys rotate-log --finish'; then the second one alone.", err=True)
 
 
 @ledger.command("show", short_help="Show an exchange or an entry.")

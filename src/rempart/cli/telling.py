@@ -259,6 +259,10 @@ def _keystore(entry: Mapping[str, Any]) -> str:
     return f"{entry.get('change', '')}, epoch {entry.get('epoch', 0)}, sealed by {entry.get('sealing', '')}"
 
 
+def _log_key(entry: Mapping[str, Any]) -> str:
+    return f"change {entry.get('change', '')}, to {entry.get('new', '')}"
+
+
 def _value(value: object) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
@@ -281,6 +285,7 @@ _HELD: Final[Mapping[str, Callable[[Mapping[str, Any]], str]]] = {
     "hold": _destroyed,
     "backup": _backup,
     "keystore": _keystore,
+    "log-key": _log_key,
     "read": _read,
 }
 

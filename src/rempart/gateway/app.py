@@ -69,7 +69,7 @@ class Parts(msgspec.Struct, frozen=True, kw_only=True):
     meter: Accounts
     router: Router
     console: Console
-    vkey: str
+    vkey: Callable[[], str]
     """Verifier key of the log."""
     reads: Reads
     archive: ArchiveThread

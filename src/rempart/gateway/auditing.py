@@ -137,7 +137,7 @@ class Auditing:
             ],
             "checkpoint": {"origin": state.origin, "size": state.tree_size, "root": state.root.hex()},
             "integrated": True,
-            "vkey": self._gateway.parts.vkey,
+            "vkey": self._gateway.parts.vkey(),
             "proofs": [told_of(one) for one in proven],
         }
         await request.reply_json(200, _json.encode(told))

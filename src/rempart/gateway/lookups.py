@@ -108,7 +108,7 @@ class Lookups:
             "entries": entries,
             "checkpoint": {"origin": state.origin, "size": state.tree_size, "root": state.root.hex()},
             "integrated": integrated,
-            "vkey": self._gateway.parts.vkey,
+            "vkey": self._gateway.parts.vkey(),
             "proofs": await asyncio.to_thread(self._proofs, trace) if integrated else [],
         }
         await request.reply_json(200, _json.encode(body))

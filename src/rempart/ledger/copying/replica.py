@@ -7,7 +7,7 @@ a copy that was interrupted is a whole copy of what it was before.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -16,25 +16,29 @@ import msgspec
 from rempart.errors import LedgerCorrupt, UsageError
 from rempart.ledger.log import tiles
 from rempart.ledger.log.checkpoint import Checkpoint, Verifier
+from rempart.ledger.log.handover import Handover, led_to
 from rempart.ledger.log.integrate import read_edge, remove_partials
 from rempart.ledger.log.merkle import EMPTY_ROOT, leaf_hash
+from rempart.ledger.reading.handovers import open_note, read_handovers
 from rempart.ledger.store.files import replace_durably
-from rempart.ledger.store.logfiles import REPLICA, is_replica, read_bundle, read_file
+from rempart.ledger.store.logfiles import REPLICA, VKEY, is_replica, read_bundle, read_file
 
 _LOG_MODE: Final = 0o644
-_VKEY: Final = "log.vkey"
 _FLUSH_FILES: Final = 128
 
 
 class Replica:
     """`ledger` is `<directory>/ledger`, made when it is missing. The caller owns the directory."""
 
-    def __init__(self, ledger: Path, verifier: Verifier) -> None:
-        """Raises `UsageError` when something else stands there, `LedgerCorrupt` when it is damaged."""
+    def __init__(self, ledger: Path, verifier: Verifier, handovers: Sequence[Handover] = ()) -> None:
+        """`handovers`: the changes of the log's key that its source has.
+
+        Raises `UsageError` when something else stands there, `LedgerCorrupt` when it is damaged.
+        """
         self.ledger = ledger
         self.log = ledger / "log"
         self.verifier = verifier
-        _begin(ledger, verifier)
+        _begin(ledger, verifier, handovers)
         checkpoint = self._checkpoint()
         self.size = checkpoint.size
         """Entries that were copied."""
@@ -68,7 +72,7 @@ class Replica:
         path = self.log / "checkpoint"
         if not path.exists():
             return Checkpoint(self.verifier.name, 0, EMPTY_ROOT)
-        return self.verifier.open(read_file(path))
+        return open_note(self.verifier, read_handovers(self.ledger), read_file(path))
 
 
 class Growth:
@@ -114,7 +118,7 @@ class Growth:
         self._files = {}
 
 
-def _begin(ledger: Path, verifier: Verifier) -> None:
+def _begin(ledger: Path, verifier: Verifier, handovers: Sequence[Handover]) -> None:
     """The mark comes first: a directory that bears it is nobody's to write entries to."""
     if not is_replica(ledger):
         if ledger.exists() and any(path.name != f"{REPLICA}.new" for path in ledger.iterdir()):
@@ -123,12 +127,12 @@ def _begin(ledger: Path, verifier: Verifier) -> None:
                 hint="Give a directory that does not exist yet, or one that holds a copy.",
             )
         replace_durably({ledger / REPLICA: msgspec.json.encode({"v": 1}) + b"\n"}, _LOG_MODE)
-    path = ledger / _VKEY
-    vkey = f"{verifier.vkey}\n".encode()
+    path = ledger / VKEY
     if not path.exists():
-        replace_durably({path: vkey}, _LOG_MODE)
-    elif read_file(path).strip() != vkey.strip():
+        replace_durably({path: f"{verifier.vkey}\n".encode()}, _LOG_MODE)
+        return
+    known = Verifier.from_vkey(read_file(path).decode())
+    if led_to(known, handovers).vkey != led_to(verifier, handovers).vkey:
         raise UsageError(
-            f"{ledger} is a copy of {Verifier.from_vkey(read_file(path).decode()).name}, under another key.",
-            hint="Copy each log to a directory of its own.",
+            f"{ledger} is a copy of {known.name}, under another key.", hint="Copy each log to a directory of its own."
         )

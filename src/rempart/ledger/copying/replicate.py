@@ -3,7 +3,8 @@
 1. The source's checkpoint is read, and held to what was copied before (`tree`): never backwards, never sideways.
 2. Entries are copied bundle by bundle; the tiles above them are derived, and must lead to the signed root.
 3. Encrypted bodies are copied, each held to its entry (`bodies`).
-4. The checkpoint is written: from now on the replica holds it.
+4. Changes of the log's key are copied, once they are on the beginning of the tree (`handovers`). The checkpoint is
+   written: from now on the replica holds it.
 5. Time stamps that are new are copied: first the note, then its token. Whether they hold, `rempart ledger verify` says.
 6. Buckets that an `expiry` entry names go here too. A bucket that is gone at the source without one is kept.
 
@@ -24,14 +25,16 @@ from rempart import limits
 from rempart.errors import LedgerCorrupt, LedgerUnavailable, RempartError
 from rempart.ledger.copying.bodies import BodiesCopy
 from rempart.ledger.copying.replica import Growth, Replica
-from rempart.ledger.copying.source import Gone, Source
+from rempart.ledger.copying.source import Gone, Inventory, Source
 from rempart.ledger.copying.tree import SourceTree
 from rempart.ledger.log import entry as entries
 from rempart.ledger.log.checkpoint import Verifier
+from rempart.ledger.log.handover import Handover, led_to
 from rempart.ledger.log.tiles import TILE_WIDTH
+from rempart.ledger.reading.handovers import check_beginning, handover_path, parse_handover, read_handovers
 from rempart.ledger.reading.timestamps import note_path, stamped_sizes, token_path
 from rempart.ledger.store.files import replace_durably
-from rempart.ledger.store.logfiles import is_replica, previous_directory, read_bundle
+from rempart.ledger.store.logfiles import VKEY, is_replica, previous_directory, read_bundle, read_file
 from rempart.ledger.writing.recover import origin_hash
 
 _LOOKS: Final = 8
@@ -67,7 +70,7 @@ class Replicator:
     def __init__(self, source: Source, ledger: Path, verifier: Verifier) -> None:
         """Raises `UsageError` when something else stands in the directory."""
         self._source = source
-        self._replica = Replica(ledger, verifier)
+        self._replica = Replica(ledger, verifier, [one for one, _ in self._handovers(source.inventory())])
         self._bodies = BodiesCopy(ledger, origin_hash(verifier.name))
         self._searched = False
         """What expired before this run was looked for."""
@@ -96,7 +99,9 @@ class Replicator:
     def _round(self, tell: Tell | None) -> Copied:
         before = self._replica.size
         witnessed = self._witnessed()  # first: it must not be ahead of what is copied
-        tree = SourceTree.read(self._source, self._replica.verifier)
+        handovers = self._handovers(self._source.inventory())
+        verifier = led_to(self._replica.verifier, [one for one, _ in handovers])
+        tree = SourceTree.read(self._source, verifier)
         tree.require_forward(before, self._replica.root)
         size = tree.head.size
         expired = self._grow(tree, tell)
@@ -107,7 +112,9 @@ class Replicator:
         if size > before or not (self._replica.log / "checkpoint").exists():
             if witnessed is not None:
                 replace_durably({self._replica.ledger / _WITNESSED: witnessed}, _LOG_MODE)
+            self._keep_handovers(handovers, tree)
             self._replica.commit(tree.note, tree.head)
+        self._keep_vkey()
         self._copy_stamps(inventory.timestamps, size)
         expired |= self._expired_before()
         gone = sum(self._bodies.forget(*name) for name in sorted(expired))
@@ -176,6 +183,29 @@ class Replicator:
         except Gone:
             return None
 
+    def _handovers(self, inventory: Inventory) -> list[tuple[Handover, bytes]]:
+        """Those of the source, oldest first, and their files."""
+        files = ((one, self._source.read(str(handover_path(Path(), one)))) for one in sorted(inventory.handovers))
+        return [(parse_handover(index, data), data) for index, data in files]
+
+    def _keep_handovers(self, handovers: list[tuple[Handover, bytes]], tree: SourceTree) -> None:
+        """One that is there is never replaced. Their tree is the beginning of what the replica is about to hold."""
+        covered = [(one, data) for one, data in handovers if one.head.size <= tree.head.size]
+        check_beginning(self._replica.log, tree.head, [one for one, _ in covered])
+        paths = {handover_path(self._replica.ledger, one.index): data for one, data in covered}
+        replace_durably({path: data for path, data in paths.items() if not path.exists()}, _LOG_MODE)
+
+    def _keep_vkey(self) -> None:
+        """As the source names its key now, when the key that was given leads to the same one."""
+        known = read_handovers(self._replica.ledger)
+        if not known:
+            return
+        named = Verifier.from_vkey(self._source.read(VKEY).decode())
+        path = self._replica.ledger / VKEY
+        data = f"{named.vkey}\n".encode()
+        if led_to(named, known).vkey == led_to(self._replica.verifier, known).vkey and read_file(path) != data:
+            replace_durably({path: data}, _LOG_MODE)
+
     def _copy_stamps(self, sizes: list[int], size: int) -> None:
         """Those that the replica covers. A stamp that is there is never replaced."""
         known = set(stamped_sizes(self._replica.ledger))
@@ -196,7 +226,7 @@ class Replicator:
             if is_replica(ledger) and (ledger / "log" / "checkpoint").exists():
                 continue
             source = self._source.previous(number)
-            replicator = Replicator(source, ledger, Verifier.from_vkey(source.read("log.vkey").decode()))
+            replicator = Replicator(source, ledger, Verifier.from_vkey(source.read(VKEY).decode()))
             try:
                 replicator.round()
             finally:

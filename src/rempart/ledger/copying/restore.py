@@ -21,7 +21,7 @@ from typing import Final
 import msgspec
 
 from rempart.config.settings import Keys
-from rempart.errors import KeystoreError, LedgerUnavailable, UsageError
+from rempart.errors import LedgerUnavailable, UsageError
 from rempart.ledger.copying.databases import copy_database
 from rempart.ledger.copying.keys import ROOT, copy_keys
 from rempart.ledger.copying.replicate import Replicator, Tell
@@ -32,18 +32,20 @@ from rempart.ledger.keys.configured import open_keystore
 from rempart.ledger.keys.keystore import KEY_BYTES, Keystore
 from rempart.ledger.log import entry as entries
 from rempart.ledger.log.checkpoint import Signer, Verifier
+from rempart.ledger.log.handover import led_to
 from rempart.ledger.log.integrate import Integrator
 from rempart.ledger.reading.entries import EntryReader
+from rempart.ledger.reading.handovers import open_note, read_handovers
 from rempart.ledger.reading.previous import verify_chain
 from rempart.ledger.store import frames
 from rempart.ledger.store.files import make_directory, replace_durably, sync_directory
-from rempart.ledger.store.logfiles import REPLICA, is_replica, previous_directory, previous_logs, read_file
+from rempart.ledger.store.logfiles import REPLICA, VKEY, is_replica, previous_directory, previous_logs, read_file
 from rempart.ledger.store.segments import Segment, make_spare
+from rempart.ledger.writing.log_key import signer_of
 from rempart.ledger.writing.recover import origin_hash
 from rempart.ledger.writing.sequencer import OpenExchange
 
 _MARK: Final = "restoring"
-_VKEY: Final = "log.vkey"
 _WITNESSED: Final = "witnessed/checkpoint"
 _LOG_MODE: Final = 0o644
 
@@ -108,7 +110,7 @@ class _Restoring:
         self._data = order.data.absolute()
         self._making = self._data.with_name(f"{self._data.name}.restoring")
         self._ledger = self._making / "ledger"
-        self._verifier = Verifier.from_vkey(read_file(order.backup / "ledger" / _VKEY).decode())
+        self._verifier = Verifier.from_vkey(read_file(order.backup / "ledger" / VKEY).decode())
 
     def run(self, tell: Tell | None) -> Restored:
         self._begin()
@@ -118,7 +120,7 @@ class _Restoring:
         found = self._open_requests() if examined.open else []
         keystore = open_keystore(self._making, self._order.settings)
         try:
-            signer = self._signer(keystore)
+            signer = signer_of(keystore, self._ledger, self._verifier)
             number = self._put_aside() if why else 0
             if why:
                 signer = self._new_signer(keystore, number)
@@ -164,12 +166,13 @@ class _Restoring:
 
     def _why_new_log(self) -> str:
         """Empty when the same log may go on. Raises `LedgerCorrupt` when a witness saw another history."""
-        tree = SourceTree.read(FolderSource(self._ledger), self._verifier)
+        handovers = read_handovers(self._ledger)
+        tree = SourceTree.read(FolderSource(self._ledger), led_to(self._verifier, handovers))
         own = self._ledger / _WITNESSED
         notes = [*self._order.witnessed, *([read_file(own)] if own.exists() else [])]
         seen = 0
         for note in notes:
-            head = self._verifier.open(note)
+            head = open_note(self._verifier, handovers, note)
             if head.size <= tree.head.size:
                 tree.require_forward(head.size, head.root)
             seen = max(seen, head.size)
@@ -186,15 +189,6 @@ class _Restoring:
             elif facts.type == "response":
                 found.pop(facts.exchange, None)
         return list(found.values())
-
-    def _signer(self, keystore: Keystore) -> Signer:
-        key = keystore.get("one", "log-key")
-        if key is None or Signer(self._verifier.name, key).verifier.vkey != self._verifier.vkey:
-            raise KeystoreError(
-                f"These keys are not those of the log {self._verifier.name}.",
-                hint="Give the keys of a backup of the same installation.",
-            )
-        return Signer(self._verifier.name, key)
 
     def _put_aside(self) -> int:
         """The restored log becomes `previous/<n>` of one that is still to begin."""
@@ -220,8 +214,8 @@ class _Restoring:
         copies.read(previous_directory(self._ledger, number))
         copies.begin_again()
         begun = {("one", "log-key"): signer.seed, ("one", "log-id"): secrets.token_bytes(KEY_BYTES)}
-        keystore.put({**begun, **copies.row()})
-        replace_durably({self._ledger / _VKEY: f"{signer.verifier.vkey}\n".encode()}, _LOG_MODE)
+        keystore.destroy([("one", "log-key-next")], {**begun, **copies.row()})
+        replace_durably({self._ledger / VKEY: f"{signer.verifier.vkey}\n".encode()}, _LOG_MODE)
         return signer
 
     def _begin_segments(self, verifier: Verifier, size: int, still_open: list[OpenExchange]) -> None:

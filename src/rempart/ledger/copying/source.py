@@ -14,6 +14,7 @@ from typing import Final, Protocol
 import msgspec
 
 from rempart.errors import LedgerUnavailable, NotFound, UsageError
+from rempart.ledger.reading.handovers import handover_indices
 from rempart.ledger.reading.timestamps import stamped_sizes
 from rempart.ledger.store.bodies import (
     HELD,
@@ -32,9 +33,10 @@ _NUMBER: Final = r"(?:x[0-9]{3}/){0,6}[0-9]{3}"
 _TILE: Final = rf"log/tile/(?:entries|[0-9]|[1-5][0-9]|6[0-3])/{_NUMBER}(?:\.p/[1-9][0-9]{{0,2}})?"
 _BODIES: Final = r"bodies/(?:held/)?[A-Za-z0-9][A-Za-z0-9-]{0,63}/[A-Za-z0-9][A-Za-z0-9-]{0,63}/[0-9]{20}\.bod"
 _STAMP: Final = r"timestamps/[0-9]{20}\.(?:checkpoint|tst)"
+_HANDOVER: Final = r"handovers/[0-9]{20}\.tlog-proof"
 _OFFERED: Final = re.compile(
     rf"{_PREVIOUS}?(?:log\.vkey|log/checkpoint|witnessed/checkpoint|segments/[0-9]{{10}}\.seg|"
-    rf"{_TILE}|{_BODIES}|{_STAMP})",
+    rf"{_TILE}|{_BODIES}|{_STAMP}|{_HANDOVER})",
     re.ASCII,
 )
 _PREVIOUS_NAME: Final = re.compile(_PREVIOUS, re.ASCII)
@@ -67,6 +69,8 @@ class Inventory(msgspec.Struct, frozen=True, kw_only=True):
     """Numbers of the logs that this one continues, ascending."""
     timestamps: list[int] = []
     """Entries under each checkpoint that was time-stamped, ascending."""
+    handovers: list[int] = []
+    """Entries with which the log's key was changed, ascending."""
 
 
 class Gone(NotFound):
@@ -110,6 +114,7 @@ class FolderSource:
             bodies=self._bodies(),
             previous=previous_logs(self._ledger),
             timestamps=stamped_sizes(self._ledger),
+            handovers=handover_indices(self._ledger),
         )
 
     def inventory_of(self, prefix: str) -> Inventory:

@@ -80,18 +80,22 @@ class NoteKey(Protocol):
 class Signer:
     """An Ed25519 key and the name it signs under."""
 
-    def __init__(self, name: str, seed: bytes) -> None:
+    def __init__(self, name: str, seed: bytes, beside: Signer | None = None) -> None:
+        """`beside`: the key that the log is changing to, which signs as well."""
         self.seed = seed
         """The private key, 32 bytes."""
+        self.beside = beside
         self._key = Ed25519PrivateKey.from_private_bytes(seed)
         self.verifier = Verifier(name, self._key.public_key().public_bytes_raw())
 
     def sign(self, checkpoint: Checkpoint) -> bytes:
         """The signed note."""
-        return checkpoint.text() + b"\n" + self.line(checkpoint.text())
+        text = checkpoint.text()
+        beside = b"" if self.beside is None else self.beside.line(text)
+        return text + b"\n" + self.line(text) + beside
 
     def line(self, text: bytes) -> bytes:
-        """The signature line alone, for a note that another key signs as well: a log that changes its key."""
+        """The signature line alone."""
         return Signature(self.verifier.name, self.verifier.key_id, self._key.sign(text)).line()
 
 

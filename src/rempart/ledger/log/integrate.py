@@ -69,6 +69,15 @@ class Integrator:
         _remove_forgotten_partials(directory, edge)
         return cls(directory, signer, edge, bundle)
 
+    def sign_with(self, signer: Signer) -> None:
+        """From now on, the checkpoint that is there included. Raises `OSError`; then the one before goes on signing."""
+        before, self._signer = self._signer, signer
+        try:
+            replace_durably({self._directory / _CHECKPOINT: self._checkpoint()}, _MODE)
+        except OSError:
+            self._signer = before
+            raise
+
     def reopen(self) -> Integrator:
         """As the disk has it, after `add` failed half way."""
         return Integrator.open(self._directory, self._signer)

@@ -6,7 +6,8 @@
 4. Every encrypted body must have the SHA-256 and the length that its entry states. It is in a segment, or in the files
    of bodies when its segment was taken apart, or gone with an `expiry` entry of its class and bucket later in the log.
 5. Every response must follow its request, once; requests without a response are counted as open.
-6. Entries that no checkpoint covers must be of the last run and its last seconds: else the log was put back.
+6. Changes of the log's key lead from the key that is trusted to the one that signs; each has its proof.
+7. Entries that no checkpoint covers must be of the last run and its last seconds: else the log was put back.
 
 It tells each fault to a sink and goes on. What it does not do: decrypt, or know whether another tree was shown to
 somebody else (that is what witnesses are for).
@@ -25,8 +26,10 @@ from rempart.errors import LedgerCorrupt
 from rempart.ledger.log import entry as entries
 from rempart.ledger.log import tiles
 from rempart.ledger.log.checkpoint import Checkpoint, Verifier, parse_note
+from rempart.ledger.log.handover import TYPE as LOG_KEY
 from rempart.ledger.reading.blocks import BlockReader
 from rempart.ledger.reading.faults import DISTRUST, RESTORE, Fault, Sink
+from rempart.ledger.reading.handovers import believed, handover_path
 from rempart.ledger.reading.pairs import Pairs
 from rempart.ledger.reading.recorded import BodySource, Recorded, SegmentSource
 from rempart.ledger.store.logfiles import is_replica, read_file
@@ -76,11 +79,19 @@ class Progress(msgspec.Struct, frozen=True):
 def examine(ledger: Path, verifier: Verifier, sink: Sink, progress: Progress | None = None) -> tuple[Examined, Derived]:
     """`ledger` is `<data>/ledger`. Raises what `sink` raises."""
     how = progress or Progress()
-    checkpoint, segments = _begin(ledger, verifier, how, sink)
+    checkpoint, segments = _begin(ledger, _believed(ledger, verifier, sink), how, sink)
     with segments:
         before = checkpoint.size if segments.first_index is None else segments.first_index
         with BodySource(ledger, origin_hash(checkpoint.origin), before, sink) as bodies:
             return _Examination(ledger, checkpoint, segments, bodies, sink).run(how)
+
+
+def _believed(ledger: Path, trusted: Verifier, sink: Sink) -> Verifier:
+    try:
+        return believed(ledger, trusted)
+    except LedgerCorrupt as error:
+        sink(Fault(kind="handover", where="handovers", what=error.message, remedy=error.hint or RESTORE))
+        return trusted
 
 
 def _begin(ledger: Path, verifier: Verifier, how: Progress, sink: Sink) -> tuple[Checkpoint, SegmentSource]:
@@ -152,6 +163,7 @@ class _Examination:
     def __init__(
         self, ledger: Path, checkpoint: Checkpoint, segments: SegmentSource, bodies: BodySource, sink: Sink
     ) -> None:
+        self._ledger = ledger
         self._checkpoint = checkpoint
         self._sink = sink
         self._segments = segments
@@ -200,9 +212,18 @@ class _Examination:
         if with_bodies:
             self._see_body(index, facts, recorded)
         self._pairs.see(index, facts)
+        if facts.type == LOG_KEY:
+            self._see_handover(entry)
         if facts.type == "expiry":
             gone = self._missing.pop((facts.retention, facts.bucket), None)
             self._expired += sum(count for _, _, count in gone.ranges) if gone else 0
+
+    def _see_handover(self, entry: bytes) -> None:
+        """What a change of the key has ended with is kept for ever."""
+        index = entries.decode(entry).get("handover")
+        if isinstance(index, int) and not handover_path(self._ledger, index).exists():
+            what = "A change of the log's key has no proof any more: who trusts the old key is not led to the new one."
+            self._tell("handover", str(handover_path(Path(), index)), what, (index, index))
 
     def _see_body(self, index: int, facts: entries.Facts, recorded: Recorded | None) -> None:
         if recorded is None:

@@ -9,6 +9,7 @@
     timestamps/<entries>.tst, .checkpoint, .consistency   where the log is time-stamped: for each entry the earliest
                          stamp that covers it, and the newest of all: the token, the note that it stamps, and the proof
                          that the note's tree is the beginning of the checkpoint's (base64, a hash a line)
+    handovers/<index>.tlog-proof, .consistency   where the log has changed its key: who trusts the old one is led on
     verify.py, verify_timestamps.py, README.txt
 
 Never an entry bundle: it would show the neighbours. A salt and a content are checked against the commitment in the
@@ -32,10 +33,11 @@ from rempart.ledger.log.checkpoint import Checkpoint, parse_note
 from rempart.ledger.log.consistency import check_prefix
 from rempart.ledger.log.merkle import consistency_proof
 from rempart.ledger.log.proof import TlogProof, encode
+from rempart.ledger.reading.handovers import handover_path, read_handovers
 from rempart.ledger.reading.prove import Proven, Prover, TileReader
 from rempart.ledger.reading.timestamps import covering
 from rempart.ledger.store.files import replace_durably
-from rempart.ledger.store.logfiles import read_tile
+from rempart.ledger.store.logfiles import read_file, read_tile
 
 _VERIFIERS: Final = {"verify.py": "verify_pack.py", "verify_timestamps.py": "verify_timestamps.py"}
 _FILES_OF_STAMP: Final = 3
@@ -94,7 +96,7 @@ def write_pack(
         content = {"salt": revealed.salt.hex(), "content": base64.b64encode(revealed.content).decode()}
         written[to / "disclosed" / f"{index}.json"] = msgspec.json.encode(content)
     stamps = _stamps(log, wanted, head)
-    written |= {to / name: data for name, data in stamps.items()}
+    written |= {to / name: data for name, data in (stamps | _handovers(log, head)).items()}
     note = _STAMPS if stamps else ""
     readme = _README.format(origin=head.origin, count=len(wanted), size=head.size, stamps=note)
     written[to / "README.txt"] = readme.encode()
@@ -115,13 +117,26 @@ def write_pack(
 def _stamps(log: Path, indices: list[int], head: Checkpoint) -> dict[str, bytes]:
     found: dict[str, bytes] = {}
     for kept in covering(log.parent, indices, head.size):
-        node = TileReader(log, head.size).node
-        check_prefix(parse_note(kept.note)[1], head, node, "Its authority has stamped")
-        proof = consistency_proof(kept.size, head.size, node)
         name = f"timestamps/{kept.size}"
         found |= {f"{name}.tst": kept.token, f"{name}.checkpoint": kept.note}
-        found[f"{name}.consistency"] = b"".join(base64.b64encode(hash_) + b"\n" for hash_ in proof)
+        found[f"{name}.consistency"] = _beginning(log, parse_note(kept.note)[1], head, "Its authority has stamped")
     return found
+
+
+def _handovers(log: Path, head: Checkpoint) -> dict[str, bytes]:
+    found: dict[str, bytes] = {}
+    for one in read_handovers(log.parent):
+        name = f"handovers/{one.index}"
+        found[f"{name}.tlog-proof"] = read_file(handover_path(log.parent, one.index))
+        found[f"{name}.consistency"] = _beginning(log, one.head, head, "Its former key has signed")
+    return found
+
+
+def _beginning(log: Path, old: Checkpoint, head: Checkpoint, who: str) -> bytes:
+    """That the tree of `old` is the beginning of that of `head`: base64, a hash a line. Raises `LedgerCorrupt`."""
+    node = TileReader(log, head.size).node
+    check_prefix(old, head, node, who)
+    return b"".join(base64.b64encode(hash_) + b"\n" for hash_ in consistency_proof(old.size, head.size, node))
 
 
 def proof_of(proven: Proven) -> TlogProof:

@@ -16,7 +16,7 @@ from rempart.ledger.log.checkpoint import Verifier, parse_note
 from rempart.ledger.reading.entries import EntryReader
 from rempart.ledger.reading.examine import Examined, Progress
 from rempart.ledger.reading.verify import verify
-from rempart.ledger.store.logfiles import previous_directory, previous_logs, read_file
+from rempart.ledger.store.logfiles import VKEY, previous_directory, previous_logs, read_file
 
 
 def verify_chain(ledger: Path, verifier: Verifier, progress: Progress | None = None) -> Examined:
@@ -28,7 +28,7 @@ def verify_chain(ledger: Path, verifier: Verifier, progress: Progress | None = N
     named = named_by(ledger) if begun or not before else state_of(previous_directory(ledger, before[-1]))
     for number in reversed(before):
         directory = previous_directory(ledger, number)
-        found = verify(directory, Verifier.from_vkey(read_file(directory / "log.vkey").decode()), progress)
+        found = verify(directory, Verifier.from_vkey(read_file(directory / VKEY).decode()), progress)
         if named != {"origin": found.origin, "size": found.size, "root": found.root}:
             raise LedgerCorrupt(
                 f"previous/{number} is not the log that the next one says it continues.",

@@ -14,9 +14,12 @@ What it does, in this order; it stops at the first thing that does not hold and 
 4. Each hash tile must hold the hashes that its neighbours and the proofs say (C2SP tlog-tiles).
 5. What is disclosed of an entry must be what the entry commits to (HMAC-SHA256 under the salt disclosed with it).
 6. The request and the response of one exchange must name each other.
-7. Each time stamp must be on the bytes of a checkpoint that a log of the policy signed, whose tree is the beginning of
-   that of the pack's checkpoint (RFC 9162 section 2.1.4.2). With the authority's certificates it must hold too
-   (`verify_timestamps.py`); without them it is told that nobody checked it.
+7. Each time stamp must be on the bytes of a checkpoint whose tree is the beginning of that of the pack's checkpoint
+   (RFC 9162 section 2.1.4.2). With the authority's certificates it must hold too (`verify_timestamps.py`); without them
+   it is told that nobody checked it.
+
+Where the log has changed its key since the policy was given, step 2 is done with the new key, once a handover has led
+there: the old and the new key signed a tree with the entry that names both, and it is the beginning of this one.
 
 What it does not do: tell whether the disclosed entries are all there are. Ask for the pack of an index range for that:
 entries are numbered without gaps.
@@ -62,7 +65,7 @@ class Key:
         found = re.fullmatch(r"([^\s+]+)\+([0-9a-f]{8})\+(\S+)", vkey)
         if found is None:
             refuse(f"that is no verifier key: {vkey[:60]}")
-        self.name = found[1]
+        self.vkey, self.name = vkey, found[1]
         decoded = unbase64(found[3])
         self.kind, self.public = decoded[0], decoded[1:]
         if self.kind not in (LOG, COSIGNATURE, MLDSA) or len(self.public) != (1312 if self.kind == MLDSA else 32):
@@ -140,7 +143,7 @@ class Policy:
         count, members = self.groups[name]
         return sum(self.met_by(member, cosigned) for member in members) >= count
 
-    def open(self, note: bytes, quorum: bool = True) -> tuple[tuple[str, int, bytes], list[str]]:
+    def open(self, note: bytes) -> tuple[tuple[str, int, bytes], list[str]]:
         """(origin, size, root) and the witnesses that cosigned. Refuses what the policy does."""
         text, lines = split_note(note)
         checkpoint = parse_checkpoint(text)
@@ -156,7 +159,7 @@ class Policy:
                     by_log = True
         if not by_log:
             refuse(f"the checkpoint of {checkpoint[0]} is not signed by a log of the policy")
-        if quorum and not self.met_by(self.quorum, cosigned):
+        if not self.met_by(self.quorum, cosigned):
             refuse(f"the checkpoint is cosigned by {sorted(cosigned) or 'nobody'}: that is not the policy's quorum")
         return checkpoint, sorted(cosigned)
 
@@ -220,10 +223,10 @@ def climb(index: int, size: int, leaf: bytes, hashes: list[bytes]) -> bytes:
 def check_beginning(old: tuple[str, int, bytes], new: tuple[str, int, bytes], path: list[bytes]) -> None:
     """The tree of `old` must be the beginning of the tree of `new`."""
     if old[0] != new[0] or not 0 < old[1] <= new[1]:
-        refuse("a time stamp is of another log, or of more than the checkpoint covers")
+        refuse("a time stamp or a handover is of another log, or of more than the checkpoint covers")
     if old[1] == new[1]:
         if path or old[2] != new[2]:
-            refuse("a time stamp is of another tree of the same size")
+            refuse("a time stamp or a handover is of another tree of the same size")
         return
     hashes = [old[2], *path] if old[1] & (old[1] - 1) == 0 else list(path)
     place, last = old[1] - 1, new[1] - 1
@@ -232,7 +235,7 @@ def check_beginning(old: tuple[str, int, bytes], new: tuple[str, int, bytes], pa
     first = second = hashes[0]
     for hash_ in hashes[1:]:
         if last == 0:
-            refuse("the proof of a time stamp is too long")
+            refuse("the proof of a time stamp or a handover is too long")
         if place % 2 or place == last:
             first, second = node_hash(hash_, first), node_hash(hash_, second)
             while place % 2 == 0 and place:
@@ -241,7 +244,7 @@ def check_beginning(old: tuple[str, int, bytes], new: tuple[str, int, bytes], pa
             second = node_hash(second, hash_)
         place, last = place >> 1, last >> 1
     if last or first != old[2] or second != new[2]:
-        refuse(f"the {old[1]} entries that were time-stamped are not the first ones of this log")
+        refuse(f"the {old[1]} entries that were time-stamped or handed over are not the first ones of this log")
 
 
 def root_of(row: list[bytes]) -> bytes:
@@ -334,6 +337,25 @@ def check_pairs(entries: dict[int, dict[str, Any]]) -> int:
     return pairs
 
 
+def follow(pack: Path, policy: Policy, checkpoint: tuple[str, int, bytes]) -> None:
+    """The policy's logs, with the keys that they have changed to."""
+    for path in sorted((pack / "handovers").glob("*.tlog-proof"), key=lambda path: int(path.stem)):
+        data = path.read_bytes()
+        entry = unbase64(data.split(b"\n")[1].removeprefix(b"extra ").decode())
+        fields = canonical(entry, int(path.stem))
+        old, new = Key(str(fields["old"])), Key(str(fields["new"]))
+        places = [at for at, log in enumerate(policy.logs) if (log.name, log.public) == (old.name, old.public)]
+        if not places or (fields.get("type"), fields.get("change")) != ("log-key", "begun"):
+            continue
+        index, hashes, note = parse_proof(data, entry)
+        both = [Policy(f"log {key.vkey}\nquorum none\n").open(note)[0] for key in (old, new)]
+        if both[0] != both[1] or climb(index, both[0][1], leaf_hash(entry), hashes) != both[0][2]:
+            refuse(f"the handover of entry {index} does not hold")
+        lines = path.with_suffix(".consistency").read_text().split()
+        check_beginning(both[0], checkpoint, [unbase64(line) for line in lines])
+        policy.logs[places[0]] = new
+
+
 def check_stamps(pack: Path, policy: Policy, checkpoint: tuple[str, int, bytes], ca: bytes | None) -> dict[str, Any]:
     """What the time stamps say: which entries existed when, at the latest; and why one was not checked."""
     paths = sorted((pack / "timestamps").glob("*.tst"), key=lambda path: int(path.stem))
@@ -341,7 +363,7 @@ def check_stamps(pack: Path, policy: Policy, checkpoint: tuple[str, int, bytes],
     unchecked = "" if ca or not paths else "give --timestamp-ca with the authority's certificates"
     for path in paths:
         note = path.with_suffix(".checkpoint").read_bytes()
-        stamped, _ = policy.open(note, quorum=False)
+        stamped = parse_checkpoint(split_note(note)[0])
         lines = path.with_suffix(".consistency").read_text().split()
         check_beginning(stamped, checkpoint, [unbase64(line) for line in lines])
         stamps = stamps_module()
@@ -371,6 +393,7 @@ def verify(pack: Path, policy: Policy, ca: bytes | None = None) -> dict[str, Any
     """All seven steps. `ca`: the time-stamping authority's certificates. Raises `Broken`, or what reading a damaged
     pack raises."""
     note = (pack / "checkpoint").read_bytes()
+    follow(pack, policy, parse_checkpoint(split_note(note)[0]))
     checkpoint, witnesses = policy.open(note)
     origin, size, root = checkpoint
     tiles = Tiles(pack, size)

@@ -45,12 +45,13 @@ def read_witnessed(ledger: Path) -> bytes | None:
         ) from error
 
 
-def check_own_line(policy: Policy, verifier: Verifier) -> None:
-    """Raises `ConfigError` unless this log stands in the policy."""
-    if not any((log.key.name, log.key.public_key) == (verifier.name, verifier.public_key) for log in policy.logs):
+def check_own_line(policy: Policy, *keys: Verifier) -> None:
+    """Raises `ConfigError` unless this log stands in the policy, with one of its keys."""
+    known = {(log.key.name, log.key.public_key) for log in policy.logs}
+    if not any((one.name, one.public_key) in known for one in keys):
         raise ConfigError(
-            f"The policy does not name this log, {verifier.name}.",
-            hint=f"It needs the line: log {verifier.vkey}",
+            f"The policy does not name this log, {keys[-1].name}, with its key.",
+            hint=f"It needs the line: log {keys[-1].vkey}",
         )
 
 

@@ -9,6 +9,8 @@ from rempart.errors import LedgerCorrupt
 from rempart.ledger.log import tiles
 from rempart.ledger.log.merkle import HASH_BYTES
 
+VKEY: Final = "log.vkey"
+"""The verifier key of the log, below `<data>/ledger`."""
 REPLICA: Final = "replica"
 """The file that says so."""
 

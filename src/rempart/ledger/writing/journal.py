@@ -19,6 +19,7 @@ from rempart.ledger.keys.cache import KeyCache
 from rempart.ledger.keys.recalling import RecordKeys
 from rempart.ledger.keys.vault import Live, Vault
 from rempart.ledger.log import entry as entries
+from rempart.ledger.log.checkpoint import Signer
 from rempart.ledger.writing.draft import LogState, Receipt, Trace, Traced
 from rempart.ledger.writing.sequencer import OpenExchange
 from rempart.wire.facts import Fact
@@ -44,6 +45,8 @@ class OwnSequencer(Sequencer, Protocol):
     """Its in-process form."""
 
     def open_exchanges(self) -> Mapping[str, OpenExchange]: ...
+
+    async def sign_with(self, signer: Signer) -> None: ...
 
 
 class Voice(msgspec.Struct, frozen=True, kw_only=True):

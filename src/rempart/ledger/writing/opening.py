@@ -16,23 +16,23 @@ from rempart.ledger.log.checkpoint import Signer, Verifier, check_name
 from rempart.ledger.reading.previous import state_of
 from rempart.ledger.reading.witnessed import check_not_behind
 from rempart.ledger.store.files import make_directory, replace_durably
-from rempart.ledger.store.logfiles import ledger_directory, previous_directory, previous_logs
+from rempart.ledger.store.logfiles import VKEY, ledger_directory, previous_directory, previous_logs
 from rempart.ledger.store.segments import initialise, spare_path
 from rempart.ledger.writing.journal import Journal, Voice, new_boot
+from rempart.ledger.writing.log_key import signer_of
 from rempart.ledger.writing.lost import close_lost
 from rempart.ledger.writing.recover import Recovered, origin_hash, recover
 from rempart.ledger.writing.retirement import TakeApart, retire_in_child
 from rempart.ledger.writing.sequencer import Sequencer
 from rempart.wire.facts import Fact
 
-_VKEY: Final = "log.vkey"
 _INITIALISED: Final = ("one", "initialised")
 
 
 def read_vkey(data: Path) -> str:
     """The verifier key of the log. Raises `LedgerCorrupt` when there is no log."""
     try:
-        return (ledger_directory(data) / _VKEY).read_text().strip()
+        return (ledger_directory(data) / VKEY).read_text().strip()
     except OSError as error:
         raise LedgerCorrupt(
             f"There is no ledger in {data}.", hint="Start the server once, or give its directory with --data."
@@ -78,7 +78,7 @@ async def open_ledger(
 
 def _prepare(data: Path, keystore: Keystore, origin: str) -> Signer:
     directory = ledger_directory(data)
-    path = directory / _VKEY
+    path = directory / VKEY
     known = Verifier.from_vkey(path.read_text()).name if path.exists() else ""
     if keystore.get(*_INITIALISED) is not None and not known:
         raise LedgerCorrupt(
@@ -95,10 +95,10 @@ def _prepare(data: Path, keystore: Keystore, origin: str) -> Signer:
         check_name(name)
     except ValueError as error:
         raise ConfigError(f"ledger.origin: {error}.", hint="Use a name such as llm.hospital.example/log.") from error
-    signer = Signer(name, keystore.one("log-key"))
-    if known and signer.verifier.vkey != path.read_text().strip():
-        raise LedgerCorrupt("The ledger and the keystore do not belong together.", hint="Restore both from one copy.")
-    if not known:
+    if known:
+        signer = signer_of(keystore, directory, Verifier.from_vkey(path.read_text()))
+    else:
+        signer = Signer(name, keystore.one("log-key"))
         make_directory(directory)
         replace_durably({path: f"{signer.verifier.vkey}\n".encode()}, 0o644)
     if keystore.get(*_INITIALISED) is None:
@@ -115,7 +115,7 @@ def _prepare(data: Path, keystore: Keystore, origin: str) -> Signer:
 
 def _continued(directory: Path) -> set[str]:
     """Origins of the logs that this one continues: the configuration may still name the first."""
-    found = (previous_directory(directory, number) / _VKEY for number in previous_logs(directory))
+    found = (previous_directory(directory, number) / VKEY for number in previous_logs(directory))
     return {Verifier.from_vkey(path.read_text()).name for path in found}
 
 

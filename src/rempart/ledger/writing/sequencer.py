@@ -24,6 +24,7 @@ import msgspec
 
 from rempart import limits
 from rempart.errors import LedgerUnavailable, RempartError
+from rempart.ledger.log.checkpoint import Signer
 from rempart.ledger.log.integrate import Integrator
 from rempart.ledger.log.merkle import leaf_hash
 from rempart.ledger.store import frames
@@ -150,6 +151,14 @@ class Sequencer:
     def open_exchanges(self) -> Mapping[str, OpenExchange]:
         """By id: those whose request is durable and whose response is not."""
         return self._open
+
+    async def sign_with(self, signer: Signer) -> None:
+        """Checkpoints are signed so from now on, the newest included. Raises `LedgerUnavailable`."""
+        try:
+            await self._loop.run_in_executor(self._back_thread, lambda: self._integrator.sign_with(signer))
+        except OSError as error:
+            reason = f"The checkpoint cannot be signed anew: {error.strerror}."
+            raise LedgerUnavailable(reason, hint="Look at the disk; the former key goes on signing.") from error
 
     def check_room(self) -> None:
         """Raises `LedgerUnavailable` when no new exchange may begin."""

@@ -72,6 +72,10 @@ class Witnessing:
         alarms = " ".join(sentence for _, sentence in self._alarms.values())
         return Witnessed(size=self._size, failures=dict(self._failures), alarm=alarms)
 
+    def adopt(self, policy: Policy) -> None:
+        """From the next round on its logs and its quorum hold; whom to ask stays as it was."""
+        self._policy = policy
+
     async def run(self, every_s: float) -> None:
         """Until it is cancelled: a round at once, then one every `every_s` while the log has grown."""
         try:

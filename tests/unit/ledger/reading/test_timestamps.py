@@ -58,7 +58,7 @@ async def small(
 
 
 def test_stamps_say_since_when_at_the_latest(small: SmallLedger, authority: Authority) -> None:
-    found = check_timestamps(small.path, SIGNER.verifier, authority)
+    found = check_timestamps(small.path, authority)
     assert found is not None
     sizes = stamped_sizes(small.path)
     assert (found.stamps, found.first_size, found.last_size) == (3, sizes[0], sizes[-1])
@@ -68,7 +68,7 @@ def test_stamps_say_since_when_at_the_latest(small: SmallLedger, authority: Auth
 def test_a_log_without_stamps_says_nothing(small: SmallLedger, authority: Authority, tmp_path: Path) -> None:
     for path in (small.path / "timestamps").iterdir():
         path.unlink()
-    assert check_timestamps(small.path, SIGNER.verifier, authority) is None
+    assert check_timestamps(small.path, authority) is None
 
 
 def _swap_tokens(ledger: Path) -> None:
@@ -105,7 +105,7 @@ def _damage(ledger: Path) -> None:
         (_swap_tokens, "for other bytes"),
         (_rename, "It is of"),
         (_lose_note, "cannot be read"),
-        (_sign_by_another, "not signed by"),
+        (_sign_by_another, "for other bytes"),
         (_damage, "does not hold"),
     ],
 )
@@ -114,7 +114,7 @@ def test_what_was_changed_is_named(
 ) -> None:
     forge(small.path)
     with pytest.raises(LedgerCorrupt, match=why) as raised:
-        check_timestamps(small.path, SIGNER.verifier, authority)
+        check_timestamps(small.path, authority)
     assert raised.value.hint
 
 
@@ -140,7 +140,7 @@ async def test_a_stamp_of_another_history_is_named(
     forged = Checkpoint(SIGNER.verifier.name, size or len(small.acknowledged), b"\7" * 32)
     await _stamped_by_the_log_itself(small, real, authority, forged)
     with pytest.raises(LedgerCorrupt, match=f"Its authority has stamped .*{name}"):
-        check_timestamps(small.path, SIGNER.verifier, authority)
+        check_timestamps(small.path, authority)
 
 
 def test_for_each_entry_the_earliest_stamp_and_the_newest_of_all(small: SmallLedger) -> None:
@@ -235,7 +235,7 @@ def _broken_signature(pack: Path) -> None:
     ("forge", "why"),
     [
         (_other_token, "for other bytes"),
-        (_other_signer, "not hold|not signed"),
+        (_other_signer, "not the first ones"),
         (_other_root, "not the first ones"),
         (_no_proof, "cannot be read|not the first ones"),
         (_longer_proof, "too long|not the first ones"),
@@ -256,8 +256,8 @@ def test_a_copy_has_the_stamps_too(small: SmallLedger, authority: Authority, tmp
     replica = tmp_path / "copy" / "ledger"
     copy(small.path, replica)
     assert stamped_sizes(replica) == stamped_sizes(small.path)
-    found = check_timestamps(replica, SIGNER.verifier, authority)
-    assert found == check_timestamps(small.path, SIGNER.verifier, authority)
+    found = check_timestamps(replica, authority)
+    assert found == check_timestamps(small.path, authority)
 
 
 def test_half_a_stamp_at_the_source_does_not_stop_the_copy(small: SmallLedger, tmp_path: Path) -> None:

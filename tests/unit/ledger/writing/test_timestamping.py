@@ -71,7 +71,7 @@ async def test_the_newest_checkpoint_is_stamped_once(small: SmallLedger, real: t
     assert stamped_sizes(small.path) == sizes
     state = asking.state()
     assert (state.size, state.stamps, state.failures) == (sizes[-1], 3, 0)
-    found = check_timestamps(small.path, SIGNER.verifier, read_authority(real.ca_file))
+    found = check_timestamps(small.path, read_authority(real.ca_file))
     assert found is not None
     assert (found.stamps, found.first_size, found.last_size) == (3, sizes[0], sizes[-1])
     assert found.last_time.timestamp() == state.time
@@ -243,9 +243,9 @@ async def test_a_crash_leaves_no_half_of_a_stamp(
         asking = stamping(small, url, real)
         assert not await asking.round()
         assert stamped_sizes(small.path) == []
-        assert check_timestamps(small.path, SIGNER.verifier, read_authority(real.ca_file)) is None
+        assert check_timestamps(small.path, read_authority(real.ca_file)) is None
         assert await asking.round()
-    found = check_timestamps(small.path, SIGNER.verifier, read_authority(real.ca_file))
+    found = check_timestamps(small.path, read_authority(real.ca_file))
     assert found is not None
     assert found.stamps == 1
 
