@@ -55,6 +55,7 @@ from rempart.ledger.keys.keystore import Keystore
 from rempart.ledger.keys.retention import parse as parse_classes
 from rempart.ledger.keys.sealing import kind_of
 from rempart.ledger.reading.archive import Archive
+from rempart.ledger.reading.handovers import proofs
 from rempart.ledger.reading.prove import prove
 from rempart.ledger.reading.review import days_since
 from rempart.ledger.reading.usage import used_of_day
@@ -185,6 +186,7 @@ def _assemble(
             router=router,
             console=Pages(),
             vkey=partial(read_vkey, settings.data),
+            handovers=partial(proofs, ledger_directory(settings.data)),
             reads=reads,
             archive=ArchiveThread(partial(open_archive, settings)),
             prove=partial(prove, ledger_directory(settings.data) / "log"),

@@ -37,6 +37,7 @@ from rempart.gateway.workers.worker import Worker
 from rempart.ipc.talk import Talk
 from rempart.ledger.copying.source import FolderSource
 from rempart.ledger.keys.cache import KeyCache
+from rempart.ledger.reading.handovers import proofs
 from rempart.ledger.reading.prove import prove
 from rempart.ledger.store.logfiles import ledger_directory
 from rempart.ledger.writing.journal import WorkerJournal
@@ -200,6 +201,7 @@ def _parts(
         router=router,
         console=Pages(),
         vkey=partial(read_vkey, settings.data),
+        handovers=partial(proofs, ledger_directory(settings.data)),
         reads=Reads(journal, worker.ring, four_eyes=settings.ledger.four_eyes),
         archive=ArchiveThread(partial(open_archive, settings)),
         prove=partial(prove, ledger / "log"),

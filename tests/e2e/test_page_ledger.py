@@ -10,7 +10,7 @@ import pytest
 from playwright.sync_api import Route, expect
 from tests.e2e.conftest import LEDGER_MS, Visit, Visits
 
-from rempart.bench.running import Running
+from rempart.bench.running import Running, rempart
 
 DONE: Final = re.compile(r"^Recorded in the ledger · nos\.\s\d+(–|, )\d+ · proof checked$")
 
@@ -196,6 +196,36 @@ def test_another_key_than_at_the_first_sight_is_told(talk: Visit) -> None:
     talk.page.evaluate("localStorage.setItem('ledger-key', 'somebody else')")
     asked(talk)
     expect(talk.turn.locator(".ledger-line.failed")).to_contain_text("another key", timeout=LEDGER_MS)
+
+
+def test_a_log_that_changed_its_key_is_followed(talk: Visit, site: Running) -> None:
+    old = rempart("ledger", "key", data=site.data).stdout.strip()
+    for arguments in ([], ["--finish"]):
+        assert rempart("keys", "rotate-log", *arguments, data=site.data).returncode == 0
+    talk.page.evaluate("key => localStorage.setItem('ledger-key', key)", old)
+    asked(talk)
+    expect(talk.recorded().locator(".ledger-line")).to_have_text(DONE)
+    new = rempart("ledger", "key", data=site.data).stdout.strip()
+    assert talk.page.evaluate("localStorage.getItem('ledger-key')") == new != old
+
+
+@pytest.mark.parametrize(
+    ("alter", "why"),
+    [
+        (lambda trace: trace["handovers"].clear(), "another key"),
+        (lambda trace: trace["handovers"][-1].update(hashes=["00" * 32]), "does not hold"),
+    ],
+)
+def test_a_change_of_the_key_without_its_proof_is_told(
+    talk: Visit, site: Running, alter: Callable[[dict[str, Any]], None], why: str
+) -> None:
+    old = rempart("ledger", "key", data=site.data).stdout.strip()
+    for arguments in ([], ["--finish"]):
+        assert rempart("keys", "rotate-log", *arguments, data=site.data).returncode == 0
+    talk.page.evaluate("key => localStorage.setItem('ledger-key', key)", old)
+    altered(talk, alter)
+    asked(talk)
+    expect(talk.turn.locator(".ledger-line.failed")).to_contain_text(why, timeout=LEDGER_MS)
 
 
 # What it cannot check

@@ -13,7 +13,7 @@ import os
 import re
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 
 import msgspec
 
@@ -71,6 +71,8 @@ class Parts(msgspec.Struct, frozen=True, kw_only=True):
     console: Console
     vkey: Callable[[], str]
     """Verifier key of the log."""
+    handovers: Callable[[], Sequence[Proven]]
+    """Of each change of that key: the entry, under a checkpoint that both have signed."""
     reads: Reads
     archive: ArchiveThread
     prove: Callable[[int], Proven]

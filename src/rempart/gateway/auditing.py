@@ -28,7 +28,7 @@ from rempart.ledger.reading.find import Found
 from rempart.ledger.reading.prove import Proven
 
 if TYPE_CHECKING:
-    from rempart.gateway.app import Gateway
+    from rempart.gateway.app import Gateway, Parts
 
 T = TypeVar("T")
 PREFIX: Final = "/rempart/v1/ledger/"
@@ -137,7 +137,7 @@ class Auditing:
             ],
             "checkpoint": {"origin": state.origin, "size": state.tree_size, "root": state.root.hex()},
             "integrated": True,
-            "vkey": self._gateway.parts.vkey(),
+            **await asyncio.to_thread(keys_of, self._gateway.parts),
             "proofs": [told_of(one) for one in proven],
         }
         await request.reply_json(200, _json.encode(told))
@@ -181,6 +181,11 @@ def told_of(proven: Proven) -> dict[str, object]:
         "hashes": [hash_.hex() for hash_ in proven.hashes],
         "checkpoint": proven.checkpoint.decode(),
     }
+
+
+def keys_of(parts: Parts) -> dict[str, object]:
+    """The log's key, and how whoever knows an earlier one is led to it. Blocking."""
+    return {"vkey": parts.vkey(), "handovers": [told_of(one) for one in parts.handovers()]}
 
 
 def _proven(_: Archive, prove: Callable[[int], Proven], found: Sequence[Found]) -> list[Proven]:

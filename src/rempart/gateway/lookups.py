@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from rempart.errors import ModelNotFound, NotFound
-from rempart.gateway.auditing import told_of
+from rempart.gateway.auditing import keys_of, told_of
 from rempart.gateway.http import NO_STORE, Request
 from rempart.identity.caller import Caller
 from rempart.ledger.log.entry import timestamp
@@ -108,7 +108,7 @@ class Lookups:
             "entries": entries,
             "checkpoint": {"origin": state.origin, "size": state.tree_size, "root": state.root.hex()},
             "integrated": integrated,
-            "vkey": self._gateway.parts.vkey(),
+            **await asyncio.to_thread(keys_of, self._gateway.parts),
             "proofs": await asyncio.to_thread(self._proofs, trace) if integrated else [],
         }
         await request.reply_json(200, _json.encode(body))

@@ -3,7 +3,7 @@ import { lookUp } from "./api.js";
 import { copyButton } from "./clipboard.js";
 import { say } from "./language.js";
 import { isAbort, showError } from "./problems.js";
-import { check, keyIsTheSame } from "./proof.js";
+import { check, keyIsKnown } from "./proof.js";
 
 // A signed checkpoint follows an exchange within about a second.
 const PAUSES_MS = [150, 250, 400, 600, 800, 1000, 1000, 1000];
@@ -62,7 +62,7 @@ async function judged(trace, exchange) {
   if (!globalThis.crypto.subtle) return { finding: "unchecked", checkpoint: told };
   try {
     const { signed, checkpoint } = await check(trace, exchange);
-    if (!keyIsTheSame(trace.vkey)) return { finding: "other_key", checkpoint };
+    if (!(await keyIsKnown(trace))) return { finding: "other_key", checkpoint };
     return { finding: signed ? "done" : "unsigned", checkpoint };
   } catch (error) {
     console.info("The proof does not hold.", error);

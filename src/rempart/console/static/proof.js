@@ -29,11 +29,32 @@ export async function check(trace, exchange) {
   return { signed, checkpoint };
 }
 
-// The key that signs is remembered at first sight: false when it is another one now.
-export function keyIsTheSame(vkey) {
-  const known = recall("localStorage", KNOWN);
-  if (!known) remember("localStorage", KNOWN, vkey);
-  return !known || known === vkey;
+// The key that signs is remembered at first sight: false when it is another one now, and no handover leads there.
+export async function keyIsKnown({ vkey, handovers }) {
+  let known = recall("localStorage", KNOWN);
+  if (known && known !== vkey) {
+    for (const one of handovers) known = await followed(known, one);
+  }
+  if (known && known !== vkey) return false;
+  remember("localStorage", KNOWN, vkey);
+  return true;
+}
+
+// The key that a handover leads to from `known`; `known` itself when it is of other keys. Throws when it does not hold:
+// both keys have signed a tree with the entry that names them.
+async function followed(known, handover) {
+  const entry = JSON.parse(handover.entry);
+  if (entry.type !== "log-key" || entry.change !== "begun" || entry.old !== known) return known;
+  const note = parse(handover.checkpoint);
+  const leaf = await sha256(0, new TextEncoder().encode(handover.entry));
+  const root = await climb(handover.index, note.size, leaf, handover.hashes.map(bytes));
+  if (hex(root) !== hex(note.root)) throw new Error("another root of a handover");
+  for (const vkey of [entry.old, entry.new]) {
+    const { origin, key, id } = verifier(vkey);
+    if (note.origin !== origin) throw new Error("a handover of another log");
+    if (!(await verify(note, origin, id, key))) return known;
+  }
+  return entry.new;
 }
 
 async function climb(index, size, leaf, hashes) {

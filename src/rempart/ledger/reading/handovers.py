@@ -19,7 +19,8 @@ from rempart.errors import LedgerCorrupt
 from rempart.ledger.log.checkpoint import Checkpoint, Verifier, parse_note, read_note, signed_by
 from rempart.ledger.log.consistency import check_prefix
 from rempart.ledger.log.handover import Handover, followed
-from rempart.ledger.reading.prove import TileReader
+from rempart.ledger.log.proof import parse
+from rempart.ledger.reading.prove import Proven, TileReader
 from rempart.ledger.store.logfiles import is_replica, read_file
 
 _DIRECTORY: Final = "handovers"
@@ -53,6 +54,14 @@ def parse_handover(index: int, data: bytes) -> Handover:
         name = handover_path(Path(), index)
         raise LedgerCorrupt(f"{error.message} ({name})", hint="Restore it from a copy of the ledger.") from error
     return handover
+
+
+def proofs(ledger: Path) -> list[Proven]:
+    """The same as proofs of their entries, for whoever follows them elsewhere. Raises `LedgerCorrupt`."""
+    read = [parse(read_file(handover_path(ledger, index))) for index in handover_indices(ledger)]
+    return [
+        Proven(index=one.index, entry=one.extra, hashes=list(one.hashes), checkpoint=one.checkpoint) for one in read
+    ]
 
 
 def believed(ledger: Path, trusted: Verifier) -> Verifier:
