@@ -41,6 +41,7 @@ workers_max: Final = 64
 worker_answer_s: Final = 10.0
 worker_start_s: Final = 60.0
 worker_told_s: Final = 0.25
+worker_check_s: Final = 5.0
 worker_end_s: Final = 10.0
 worker_restart_first_s: Final = 0.5
 worker_restart_most_s: Final = 30.0

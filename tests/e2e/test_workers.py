@@ -335,6 +335,16 @@ async def test_a_worker_that_hangs_does_not_keep_a_revoked_key_alive(site: Site)
     verified(site)
 
 
+async def test_a_worker_that_hangs_is_started_again_although_nobody_asks_it(site: Site) -> None:
+    pid = site.worker_pid()
+    assert "rempart_workers 2.0" in (await site.get("/metrics"))[1]
+    os.kill(pid, signal.SIGSTOP)
+    await until(lambda: site.worker_pid() != pid)
+    assert not exists(pid)
+    assert "rempart_workers 2.0" in (await site.get("/metrics"))[1]
+    verified(site)
+
+
 async def test_a_second_signal_cuts_what_runs_on_every_worker(site: Site) -> None:
     async with contextlib.AsyncExitStack() as stack:
         streams = await site.streams(stack)

@@ -102,6 +102,7 @@ class Metrics:
             registry=registry,
         )
         self.running = Gauge("rempart_exchanges_running", "Exchanges under way (the queue).", registry=registry)
+        Gauge("rempart_workers", "Processes that answer.", registry=registry).set(1)
         self._gauges(ledger)
         self._site.register(WitnessCollector(witnessed))
         self._site.register(TimestampCollector(timestamped))

@@ -91,6 +91,10 @@ class Crew:
         for member in self._members.values():
             member.talk.tell(word)
 
+    async def check(self) -> None:
+        """Whoever hangs is gone when this returns."""
+        await self._ask_all(m.Sync(), type(None), must=True)
+
     # For the administration.
 
     async def put_key(self, row: KeyRow, mac: bytes) -> None:

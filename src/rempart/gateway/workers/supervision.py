@@ -58,7 +58,7 @@ async def staffed(crew: Crew, staff: Staff, stop: Stop) -> AsyncIterator[None]:
     """Each has been started once when the context begins, and all are gone when it ends."""
     supervisors = [_Supervisor(crew, staff, stop, number) for number in staff.numbers]
     keeping = [asyncio.create_task(one.keep(), name=f"worker w{one.number}") for one in supervisors]
-    others = [asyncio.create_task(_tell(crew, staff)), asyncio.create_task(_pass_on(crew, stop))]
+    others = [asyncio.create_task(one) for one in (_tell(crew, staff), _check(crew), _pass_on(crew, stop))]
     for task in (*keeping, *others):
         task.add_done_callback(_tell_end)
     try:
@@ -86,6 +86,13 @@ async def _tell(crew: Crew, staff: Staff) -> None:
         if now != before:
             crew.tell(now)
             before = now
+
+
+async def _check(crew: Crew) -> None:
+    """A worker that hangs is found although nothing has to be told to it."""
+    while True:
+        await asyncio.sleep(limits.worker_check_s)
+        await crew.check()
 
 
 async def _pass_on(crew: Crew, stop: Stop) -> None:
