@@ -102,6 +102,7 @@ cover_s: Final = 20.0
 replica_follow_s: Final = 5.0
 replica_noted_s: Final = 3_600.0
 replica_answer_s: Final = 30.0
+replica_whole_answer_s: Final = 300.0
 inventory_bytes_max: Final = 64 * 1024 * 1024
 
 # Search.

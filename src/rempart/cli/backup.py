@@ -98,6 +98,11 @@ def restore(source: Path, keys: Path, data: Path | None, as_json: bool, **said: 
     """
     beside = source / SETTINGS
     settings = settings_of(data, said["config_path"] or (beside if beside.exists() else None)).settings
+    if said["config_path"] is None and settings.keys.pkcs11_library is not None:
+        raise UsageError(
+            f"{beside} names a library that would be loaded, and nobody signed that file.",
+            hint="Look at it, or at a copy of your own, and give it with --config.",
+        )
     order = restoring.Order(
         backup=source,
         keys=keys,

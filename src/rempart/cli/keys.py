@@ -13,6 +13,9 @@ from rempart.cli import installation
 from rempart.cli.options import common, settings_of, show
 from rempart.config.settings import Settings
 from rempart.errors import UsageError
+from rempart.ledger.reading.epochs import accept_older
+from rempart.ledger.store.logfiles import ledger_directory
+from rempart.ledger.store.ownership import own
 from rempart.wiring import administer
 
 
@@ -76,6 +79,28 @@ def reseal(to: str, data: Path | None, config_path: Path | None, as_json: bool) 
             hint=f"Set keys.sealing to {to!r} in rempart.toml first.",
         )
     _tell(_ask("keys.reseal", settings, msgspec.to_builtins(settings.keys, enc_hook=_absolute)), as_json)
+
+
+@keys.command("accept-older", short_help="Go on with keys that are older than the log.")
+@common
+def accept_older_(data: Path | None, config_path: Path | None, as_json: bool) -> None:
+    """Let the next start go on with an older copy of keys/, when the newest one is lost. The server is stopped.
+
+    What was erased since that copy was made can be read again: it lists the certificates, so that each is erased again.
+    """
+    settings = _settings(data, config_path)
+    with own(settings.data):
+        keystore = installation.keys_of(settings.data, settings.keys)
+        try:
+            undone = accept_older(ledger_directory(settings.data), keystore)
+        finally:
+            keystore.close()
+    if as_json:
+        show({"undone": undone})
+        return
+    click.echo("The next start goes on with these keys.")
+    if undone:
+        click.echo(f"ATTENTION: erase or expire again what these entries say: {', '.join(map(str, undone))}")
 
 
 def _settings(data: Path | None, config_path: Path | None) -> Settings:

@@ -183,7 +183,9 @@ def _tell(report: Examined, verdict: str, seconds: float) -> None:
 @ledger.command()
 @common
 def key(data: Path | None, config_path: Path | None, as_json: bool) -> None:
-    """Print the verifier key of the log, and the next one while it is being changed.
+    """Print the verifier key of the log.
+
+    While it is being changed, the next one too.
 
     Give it to auditors, by another way than the log.
     """

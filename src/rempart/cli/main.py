@@ -26,6 +26,7 @@ from rempart.cli import (
     up,
     witness,
 )
+from rempart.cli.telling import plain
 from rempart.errors import RempartError, UsageError
 
 
@@ -93,9 +94,9 @@ def _tell(error: RempartError, as_json: bool) -> None:
         shown = {"error": {"code": error.code, "message": error.message, "hint": error.hint}}
         click.echo(msgspec.json.encode(shown).decode(), err=True)
         return
-    click.echo(f"Error: {error.message}", err=True)
+    click.echo(f"Error: {plain(error.message)}", err=True)
     if error.hint:
-        click.echo(f"  What to do: {error.hint}", err=True)
+        click.echo(f"  What to do: {plain(error.hint)}", err=True)
 
 
 if __name__ == "__main__":

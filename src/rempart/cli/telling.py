@@ -21,14 +21,14 @@ _UNSAID: Final = "-"
 def line(found: Found) -> str:
     """One entry as `ledger tail` prints it: index, time, type, and what it holds."""
     entry = found.entry
-    return f"{found.index:>8}  {entry['time']}  {entry['type']:<9} {_plain(_held(entry))}".rstrip()
+    return f"{found.index:>8}  {entry['time']}  {entry['type']:<9} {plain(_held(entry))}".rstrip()
 
 
 def hit(found: Hit) -> str:
     """One result of a search, and under it who asked and where the words stand, as far as these were asked for."""
     facts = [found.exchange, found.model, found.outcome, found.actor or found.role]
-    lines = [f"{found.index:>8}  {found.time}  {_plain(' '.join(one for one in facts if one))}"]
-    lines += [f"          {_plain(text)}" for text in (found.identity, found.snippet) if text]
+    lines = [f"{found.index:>8}  {found.time}  {plain(' '.join(one for one in facts if one))}"]
+    lines += [f"          {plain(text)}" for text in (found.identity, found.snippet) if text]
     return "\n".join(lines)
 
 
@@ -67,7 +67,7 @@ def _head(found: Sequence[Found]) -> str:
     numbers = ", ".join(str(one.index) for one in found)
     entries = f"entry {numbers}" if len(found) == 1 else f"entries {numbers}"
     named = [f"exchange {fields['exchange']}", entries, f"key {fields.get('key', _UNSAID)}"]
-    return f"{_plain(_SEPARATOR.join(facts))}\n{_plain(_SEPARATOR.join(named))}"
+    return f"{plain(_SEPARATOR.join(facts))}\n{plain(_SEPARATOR.join(named))}"
 
 
 _LATER: Final = ("outcome", "status", "error", "finish", "tokens_prompt", "tokens_completion")
@@ -98,7 +98,7 @@ def _said(found: Found) -> Iterator[str]:
     known = list(_texts(body))
     # Whatever has another shape than the API's is shown as it is; parameters and tools stand under --full.
     for title, text in known or [(str(found.entry["type"]), _pretty(found.body))]:
-        yield f"\n{_plain(title)}:\n{_plain(text)}"
+        yield f"\n{plain(title)}:\n{plain(text)}"
 
 
 def _texts(body: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -294,5 +294,6 @@ def _pretty(value: Any) -> str:
     return msgspec.json.format(msgspec.json.encode(value), indent=2).decode()
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
+    """Without what moves a terminal's cursor, or hides a part of the text."""
     return "".join(one if one.isprintable() or one in "\n\t" else one.encode("unicode_escape").decode() for one in text)

@@ -84,7 +84,7 @@ class Reads:
         Raises `Forbidden`, `Unauthenticated`, `UsageError`.
         """
         caller.require("read_bodies")
-        if not reason.strip() or len(reason) > limits.reason_chars_max:
+        if not any(map(str.isalnum, reason)) or len(reason) > limits.reason_chars_max:
             raise UsageError(
                 f"What was said is shown for a stated reason, of at most {limits.reason_chars_max} characters.",
                 hint="State the reason; it is recorded.",

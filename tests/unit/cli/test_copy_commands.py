@@ -173,3 +173,30 @@ def test_keys_beside_the_data_are_refused(run: Run, made: Path, tmp_path: Path) 
     assert status == 2
     assert run("backup", "create", "--to", tmp_path / "keys", "--keys-only", "--same-device")[0] == 0
     assert run("backup", "create", "--to", tmp_path / "backup", "--without-keys")[0] == 0
+
+
+def test_no_library_is_loaded_that_only_a_backup_names(run: Run, made: Path, tmp_path: Path) -> None:
+    """Whoever can write to a backup could have a program of theirs run where it is restored."""
+    to, keys = tmp_path / "backup", tmp_path / "keys"
+    backup = msgspec.json.decode(run("backup", "create", "--to", to, "--keys-to", keys, "--same-device", "--json")[1])
+    (to / "rempart.toml").write_text(
+        f'[keys]\nsealing = "pkcs11"\npkcs11_library = "{tmp_path}/x.so"\npkcs11_token = "t"\npkcs11_pin_file = "pin"\n'
+    )
+    other = tmp_path / "restored"
+    status, _, err = run("backup", "restore", to, "--keys", keys / backup["backup"], "--data", other)
+    assert (status, "names a library" in err) == (2, True), err
+    assert not other.exists()
+
+
+def test_a_restoration_that_fails_leaves_no_copy_of_the_keys(run: Run, made: Path, tmp_path: Path) -> None:
+    """An erasure lists backups, and would not list it."""
+    to, keys, away = tmp_path / "backup", tmp_path / "keys", tmp_path / "away"
+    backup = msgspec.json.decode(run("backup", "create", "--to", to, "--keys-to", keys, "--same-device", "--json")[1])
+    assert run("key", "create", "--name", "k", "--data", away)[0] == 0
+    for given, why in ((away / "keys", "are not those of the log"), (keys / backup["backup"], "is damaged")):
+        if why == "is damaged":
+            (given / "keys" / "root.key").write_bytes(b"short")
+        status, _, err = run("backup", "restore", to, "--keys", given, "--data", tmp_path / "restored")
+        assert (status, why in err) == (2, True), err
+        assert not list(tmp_path.glob("restored*/**/root.key"))
+        assert not list(tmp_path.glob("restored*/**/keystore.db"))

@@ -16,7 +16,7 @@ import msgspec
 
 from rempart import limits
 from rempart.errors import LedgerCorrupt
-from rempart.ledger.copying.source import BodiesFile, Gone, Source, segment_name
+from rempart.ledger.copying.source import BodiesFile, Gone, Source, check_offered, segment_name
 from rempart.ledger.log import entry as entries
 from rempart.ledger.store import frames
 from rempart.ledger.store.bodies import (
@@ -67,6 +67,7 @@ class BodiesCopy:
             key = (file.retention, file.bucket, file.first_index, file.held)
             if (key, file.size) in self._whole:
                 continue
+            _check_listed(file)
             if not self._is_whole(key, file.size):
                 self._copy(source, file, size, entry_of)
                 copied += file.size
@@ -74,7 +75,7 @@ class BodiesCopy:
             self._whole.add((key, file.size))
         return copied
 
-    def take_segments(self, source: Source, numbers: list[int], size: int) -> int:
+    def take_segments(self, source: Source, numbers: list[int], size: int, entry_of: EntryOf) -> int:
         """Bodies of entries before `size` that are still in segments; bytes copied. Raises `Gone`, `LedgerCorrupt`."""
         self._cursors = {number: cursor for number, cursor in self._cursors.items() if number in numbers}
         copied, expected = 0, -1
@@ -86,7 +87,7 @@ class BodiesCopy:
                 raise Gone(f"Entry {expected} is not in its segment.")
             if cursor.first_index >= size:
                 break
-            copied += self._take_segment(source, number, cursor, size)
+            copied += self._take_segment(source, number, cursor, size, entry_of)
             expected = cursor.next_index
         if -1 < expected < size:
             raise Gone(f"Entry {expected} is not in its segment.")
@@ -137,7 +138,10 @@ class BodiesCopy:
         descriptor = os.open(beside, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600)
         try:
             for offset in range(0, file.size, limits.replica_part_bytes):
-                part = source.read(file.name, offset, min(limits.replica_part_bytes, file.size - offset))
+                wanted = min(limits.replica_part_bytes, file.size - offset)
+                part = source.read(file.name, offset, wanted)
+                if len(part) != wanted:
+                    raise Gone(f"{file.name} is shorter than it was listed.")
                 write_all(descriptor, part, offset)
             self._check(descriptor, file, size, entry_of)
             os.fsync(descriptor)
@@ -181,7 +185,7 @@ class BodiesCopy:
             raise LedgerCorrupt(f"{segment_name(number)} belongs to another log.", hint=_HINT)
         return _Cursor(header.first_index, header.first_index, frames.HEADER_BYTES)
 
-    def _take_segment(self, source: Source, number: int, cursor: _Cursor, size: int) -> int:
+    def _take_segment(self, source: Source, number: int, cursor: _Cursor, size: int, entry_of: EntryOf) -> int:
         copied = 0
         for frame in _frames(source, segment_name(number), cursor.offset):
             if frame.kind == frames.Kind.ENTRY:
@@ -189,6 +193,9 @@ class BodiesCopy:
                     raise Gone(f"Entry {cursor.next_index} is not in its segment.")
                 if frame.number >= size:
                     break
+                if frame.entry != entry_of(frame.number):
+                    what = f"Entry {frame.number} of {segment_name(number)} is not the one of the log."
+                    raise LedgerCorrupt(what, hint=_HINT)
                 copied += self._take(cursor.first_index, frame)
                 cursor.next_index += 1
             cursor.offset = frame.end
@@ -240,6 +247,13 @@ class _Growing:
 
     def close(self) -> None:
         os.close(self._descriptor)
+
+
+def _check_listed(file: BodiesFile) -> None:
+    """A file of bodies holds at most what one segment held. Raises `LedgerCorrupt`, or `UsageError` at its name."""
+    check_offered(file.name)
+    if not frames.HEADER_BYTES <= file.size <= 2 * limits.segment_bytes:
+        raise LedgerCorrupt(f"{file.name} is listed with {file.size} bytes, which no such file has.", hint=_HINT)
 
 
 def _check_body(frame: frames.Frame, facts: entries.Facts) -> None:

@@ -6,8 +6,12 @@ secrecy depends on TLS, so plain HTTP is for loopback alone.
 
 from __future__ import annotations
 
+import contextlib
 import http.client
+import socket
 import ssl
+import threading
+from collections.abc import Iterator
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -19,6 +23,27 @@ from rempart.ledger.copying.source import Gone, Inventory, check_offered
 
 _ROOT: Final = "/rempart/v1/ledger/files/"
 _LOOPBACK: Final = frozenset({"127.0.0.1", "::1", "localhost"})
+
+
+@contextlib.contextmanager
+def _within(sock: socket.socket, most_s: float) -> Iterator[None]:
+    """A timeout of the socket is one for each byte: who sends them one by one is cut here. Raises `TimeoutError`."""
+    over = threading.Event()
+
+    def cut() -> None:
+        over.set()
+        with contextlib.suppress(OSError):
+            socket.socket.shutdown(sock, socket.SHUT_RDWR)  # as it is: TLS would let go of what the other thread reads
+
+    timer = threading.Timer(most_s, cut)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+        if over.is_set():
+            raise TimeoutError("its answer takes too long")
 
 
 class RemoteSource:
@@ -66,7 +91,7 @@ class RemoteSource:
         for last in (False, True):
             try:
                 return self._try(name, headers, bytes_max)
-            except (OSError, http.client.HTTPException) as error:
+            except (OSError, http.client.HTTPException, ValueError) as error:  # the last one at lengths that are none
                 self._connection.close()  # a kept connection may have been closed just as it is used again
                 if last:
                     raise LedgerUnavailable(
@@ -78,8 +103,11 @@ class RemoteSource:
     def _try(self, name: str, headers: dict[str, str], bytes_max: int) -> bytes:
         sent = {"Authorization": f"Bearer {self._api_key}", "Accept-Encoding": "identity", **headers}
         self._connection.request("GET", self._root + name, headers=sent)
-        response = self._connection.getresponse()
-        body = response.read(bytes_max + 1)
+        with _within(self._connection.sock, limits.replica_whole_answer_s):
+            response = self._connection.getresponse()
+            body = response.read(bytes_max + 1)
+        if response.length and len(body) <= bytes_max:
+            raise http.client.IncompleteRead(body, response.length)
         if len(body) > bytes_max or not response.isclosed():
             self._connection.close()
         if response.status == 416:

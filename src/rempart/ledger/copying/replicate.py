@@ -79,6 +79,9 @@ class Replicator:
         """Raises `LedgerCorrupt` when the source is not what was signed, `LedgerUnavailable` when it cannot be read, or
         the copy cannot be written."""
         self._copy_previous()
+        return self._rounds(tell)
+
+    def _rounds(self, tell: Tell | None) -> Copied:
         failure: RempartError | None = None
         for _ in range(_LOOKS):
             try:
@@ -108,7 +111,7 @@ class Replicator:
         inventory = self._source.inventory()
         entry_of = self._entry_reader(size)
         copied = self._bodies.take_files(self._source, inventory.bodies, size, entry_of)
-        copied += self._bodies.take_segments(self._source, inventory.segments, size)
+        copied += self._bodies.take_segments(self._source, inventory.segments, size, entry_of)
         if size > before or not (self._replica.log / "checkpoint").exists():
             if witnessed is not None:
                 replace_durably({self._replica.ledger / _WITNESSED: witnessed}, _LOG_MODE)
@@ -220,15 +223,15 @@ class Replicator:
                 replace_durably({self._replica.ledger / path: data}, _LOG_MODE)
 
     def _copy_previous(self) -> None:
-        """Logs that this one continues do not change: they are copied once."""
+        """Logs that this one continues do not change: they are copied once. They have none of their own."""
         for number in self._source.inventory().previous:
             ledger = previous_directory(self._replica.ledger, number)
             if is_replica(ledger) and (ledger / "log" / "checkpoint").exists():
                 continue
             source = self._source.previous(number)
-            replicator = Replicator(source, ledger, Verifier.from_vkey(source.read(VKEY).decode()))
+            replicator = Replicator(source, ledger, Verifier.from_vkey(source.read(VKEY).decode(errors="replace")))
             try:
-                replicator.round()
+                replicator._rounds(None)
             finally:
                 replicator.close()
 

@@ -114,6 +114,14 @@ class _Restoring:
 
     def run(self, tell: Tell | None) -> Restored:
         self._begin()
+        try:
+            return self._run(tell)
+        except BaseException:
+            # No erasure would list this copy of the keys.
+            shutil.rmtree(self._making / "keys", ignore_errors=True)
+            raise
+
+    def _run(self, tell: Tell | None) -> Restored:
         self._copy(tell)
         examined = verify_chain(self._ledger, self._verifier)
         why = self._why_new_log()

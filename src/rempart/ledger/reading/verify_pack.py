@@ -4,6 +4,8 @@
     python3 verify.py [--policy FILE | --vkey KEY] [--timestamp-ca FILE] [--json] [DIRECTORY]
 
 Trust no policy that came with the pack: give the one, or the log's verifier key, that you were handed another way.
+Nor trust this file where it came with the pack: take it from a release of Rempart, or compare its SHA-256 with that of
+the release, and that of verify_timestamps.py beside it. No other file of the pack is ever run.
 
 What it does, in this order; it stops at the first thing that does not hold and exits with 1:
 1. The policy is read (C2SP tlog-policy), or made of the one key given.
@@ -17,6 +19,7 @@ What it does, in this order; it stops at the first thing that does not hold and 
 7. Each time stamp must be on the bytes of a checkpoint whose tree is the beginning of that of the pack's checkpoint
    (RFC 9162 section 2.1.4.2). With the authority's certificates it must hold too (`verify_timestamps.py`); without them
    it is told that nobody checked it.
+8. No other file stands among entries, proofs and what is disclosed: what was not checked could be taken for checked.
 
 Where the log has changed its key since the policy was given, step 2 is done with the new key, once a handover has led
 there: the old and the new key signed a tree with the entry that names both, and it is the beginning of this one.
@@ -27,24 +30,34 @@ entries are numbered without gaps.
 
 from __future__ import annotations
 
+import sys
+
+if __name__ == "__main__" and not sys.flags.safe_path:
+    del sys.path[0]  # the pack itself: a file of it could stand in for a module of Python's
+
 import argparse
 import base64
 import hashlib
 import hmac
-import importlib.util
 import json
 import re
-import sys
+import stat
+import types
 from pathlib import Path
 from typing import Any, NoReturn
 
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 LOG, COSIGNATURE, MLDSA = 1, 4, 6
 WIDTH = 256
-INTEGER_MAX = 2**53 - 1
 PROOF = "c2sp.org/tlog-proof@v1"
+NUMBER = "0|[1-9][0-9]{0,18}"
+PARTS = ("entries", "proofs", "disclosed", "timestamps", "handovers")
+ENTRY_BYTES, TILE_BYTES, STAMP_BYTES, NOTE_BYTES, PROOF_BYTES = 65_535, 8_192, 65_536, 262_144, 524_288
+DISCLOSED_BYTES = 1 << 28
+DAMAGED = (OSError, ValueError, KeyError, IndexError, TypeError, RecursionError, OverflowError, UnsupportedAlgorithm)
+"""What reading a damaged pack raises, beside `Broken`."""
 
 
 class Broken(Exception):
@@ -53,6 +66,44 @@ class Broken(Exception):
 
 def refuse(text: str) -> NoReturn:
     raise Broken(text)
+
+
+def shown(text: str) -> str:
+    """What stands in a pack may not move the cursor of a terminal, or hide a part of what is told."""
+    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
+
+
+class Pack:
+    """The files of one pack, and which of them were read."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._read: set[Path] = set()
+
+    def read(self, name: str, most: int) -> bytes:
+        """A plain file of at most `most` bytes: no link, pipe or device."""
+        path = self._directory / name
+        status = path.lstat()
+        if not stat.S_ISREG(status.st_mode) or status.st_size > most:
+            refuse(f"{name} is no plain file of at most {most} bytes")
+        self._read.add(path)
+        return path.read_bytes()
+
+    def numbers(self, part: str, suffix: str) -> list[int]:
+        """Of the files `<part>/<number><suffix>`, ascending."""
+        found = [re.fullmatch(f"({NUMBER}){re.escape(suffix)}", path.name) for path in self._listed(part)]
+        return sorted(int(one[1]) for one in found if one)
+
+    def check_read(self) -> None:
+        """Refuses a file that nothing was checked of, where it could be taken for one that was."""
+        for part in PARTS:
+            for path in self._listed(part):
+                if path not in self._read:
+                    refuse(f"{part}/{path.name} belongs to no entry of the pack, and was not checked")
+
+    def _listed(self, part: str) -> list[Path]:
+        directory = self._directory / part
+        return sorted(directory.iterdir()) if directory.is_dir() else []
 
 
 # Keys and signatures.
@@ -111,8 +162,9 @@ class Policy:
         self.witnesses: dict[str, Key] = {}
         self.groups: dict[str, tuple[int, list[str]]] = {}
         self.quorum = ""
+        self._members: set[str] = set()
         for line in text.split("\n"):
-            words = line.strip(" \t").split()
+            words = [word for word in re.split("[ \t]+", line) if word]
             if words and not words[0].startswith("#"):
                 self._take(words)
         if not self.quorum:
@@ -121,19 +173,30 @@ class Policy:
     def _take(self, words: list[str]) -> None:
         known = self.witnesses.keys() | self.groups.keys()
         match words:
-            case ["log", vkey, *_]:
-                self.logs.append(Key(vkey))
-            case ["witness", name, vkey, *_] if name not in known and name != "none":
-                self.witnesses[name] = Key(vkey)
-            case ["group", name, least, *members] if members and name not in known and known.issuperset(members):
+            case ["log", vkey] | ["log", vkey, _]:
+                self.logs.append(self._new(vkey, (LOG, MLDSA), self.logs))
+            case ["witness", name, vkey] | ["witness", name, vkey, _] if name not in known and name != "none":
+                self.witnesses[name] = self._new(vkey, (COSIGNATURE, MLDSA), list(self.witnesses.values()))
+            case ["group", name, least, *members] if members and name not in known and name != "none":
+                free = known - self._members
+                if not free.issuperset(members) or len(set(members)) < len(members):
+                    refuse(f"the policy's group {name} has a member that is not known, or that is one already")
                 count = {"any": 1, "all": len(members)}.get(least) or int(least)
                 if not 1 <= count <= len(members):
                     refuse(f"the policy's group {name} can never be met")
                 self.groups[name] = (count, members)
+                self._members.update(members)
             case ["quorum", name] if not self.quorum and (name == "none" or name in known):
                 self.quorum = name
             case _:
                 refuse(f"the policy has a line that is not understood: {' '.join(words)[:80]}")
+
+    def _new(self, vkey: str, kinds: tuple[int, ...], others: list[Key]) -> Key:
+        """One key under two names would be counted as two."""
+        key = Key(vkey)
+        if key.kind not in kinds or any(key.public == other.public for other in others):
+            refuse(f"the key of {key.name} is of another kind than it should be, or is there twice")
+        return key
 
     def met_by(self, name: str, cosigned: set[str]) -> bool:
         if name == "none":
@@ -169,7 +232,7 @@ def split_note(note: bytes) -> tuple[bytes, list[tuple[str, bytes]]]:
     if end < 0:
         refuse("the checkpoint is no signed note")
     found = []
-    for line in note[end + 2 :].decode().splitlines():
+    for line in note[end + 2 :].decode().removesuffix("\n").split("\n"):
         dash, name, encoded = line.split(" ")
         if dash != "—":
             refuse("a signature line does not begin with a dash")
@@ -180,7 +243,7 @@ def split_note(note: bytes) -> tuple[bytes, list[tuple[str, bytes]]]:
 def parse_checkpoint(text: bytes) -> tuple[str, int, bytes]:
     origin, size, root, *_ = text.decode().split("\n")
     decoded = unbase64(root)
-    if not origin or not re.fullmatch("0|[1-9][0-9]*", size) or len(decoded) != 32:
+    if not origin or not re.fullmatch(NUMBER, size) or len(decoded) != 32:
         refuse("the checkpoint cannot be read")
     return origin, int(size), decoded
 
@@ -220,33 +283,6 @@ def climb(index: int, size: int, leaf: bytes, hashes: list[bytes]) -> bytes:
     return found
 
 
-def check_beginning(old: tuple[str, int, bytes], new: tuple[str, int, bytes], path: list[bytes]) -> None:
-    """The tree of `old` must be the beginning of the tree of `new`."""
-    if old[0] != new[0] or not 0 < old[1] <= new[1]:
-        refuse("a time stamp or a handover is of another log, or of more than the checkpoint covers")
-    if old[1] == new[1]:
-        if path or old[2] != new[2]:
-            refuse("a time stamp or a handover is of another tree of the same size")
-        return
-    hashes = [old[2], *path] if old[1] & (old[1] - 1) == 0 else list(path)
-    place, last = old[1] - 1, new[1] - 1
-    while place % 2:
-        place, last = place >> 1, last >> 1
-    first = second = hashes[0]
-    for hash_ in hashes[1:]:
-        if last == 0:
-            refuse("the proof of a time stamp or a handover is too long")
-        if place % 2 or place == last:
-            first, second = node_hash(hash_, first), node_hash(hash_, second)
-            while place % 2 == 0 and place:
-                place, last = place >> 1, last >> 1
-        else:
-            second = node_hash(second, hash_)
-        place, last = place >> 1, last >> 1
-    if last or first != old[2] or second != new[2]:
-        refuse(f"the {old[1]} entries that were time-stamped or handed over are not the first ones of this log")
-
-
 def root_of(row: list[bytes]) -> bytes:
     while len(row) > 1:
         row = [node_hash(*row[at : at + 2]) if at + 1 < len(row) else row[at] for at in range(0, len(row), 2)]
@@ -264,7 +300,7 @@ def tile_path(level: int, number: int, width: int) -> str:
 class Tiles:
     """The hash tiles of the pack, each read once."""
 
-    def __init__(self, pack: Path, size: int) -> None:
+    def __init__(self, pack: Pack, size: int) -> None:
         self._pack = pack
         self._size = size
         self.read: dict[tuple[int, int], list[bytes]] = {}
@@ -272,7 +308,7 @@ class Tiles:
     def tile(self, level: int, number: int) -> list[bytes]:
         if (level, number) not in self.read:
             width = min((self._size >> 8 * level) - number * WIDTH, WIDTH)
-            data = (self._pack / tile_path(level, number, width)).read_bytes()
+            data = self._pack.read(tile_path(level, number, width), TILE_BYTES)
             if len(data) != width * 32:
                 refuse(f"tile {number} of level {level} does not hold {width} hashes")
             self.read[level, number] = [data[at : at + 32] for at in range(0, len(data), 32)]
@@ -294,9 +330,13 @@ class Tiles:
 # The pack.
 
 
+def no_number(text: str) -> NoReturn:
+    refuse(f"an entry holds the number {text[:20]}, which no entry may")
+
+
 def canonical(entry: bytes, index: int) -> dict[str, Any]:
     """RFC 8785, for the values that entries hold: strings, booleans, integers, arrays, objects."""
-    fields = json.loads(entry)
+    fields = json.loads(entry, parse_float=no_number, parse_constant=no_number)
     again = json.dumps(fields, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
     if not isinstance(fields, dict) or again != entry:
         refuse(f"entry {index} is not canonical JSON")
@@ -312,14 +352,18 @@ def parse_proof(data: bytes, entry: bytes) -> tuple[int, list[bytes], bytes]:
     if lines[0].startswith("extra ") and unbase64(lines.pop(0).removeprefix("extra ")) != entry:
         refuse("a proof holds another entry than the one it is for")
     word, _, index = lines.pop(0).partition(" ")
-    if word != "index" or not re.fullmatch("0|[1-9][0-9]*", index):
+    if word != "index" or not re.fullmatch(NUMBER, index):
         refuse("a proof has no index")
     return int(index), [unbase64(line) for line in lines], note
 
 
-def check_disclosed(path: Path, fields: dict[str, Any], index: int) -> None:
-    disclosed = json.loads(path.read_bytes())
+def check_disclosed(data: bytes, fields: dict[str, Any], index: int) -> None:
+    """It must be written in the one way, so that whatever reads it reads what is checked here."""
+    disclosed = json.loads(data)
     salt, content = bytes.fromhex(disclosed["salt"]), unbase64(disclosed["content"])
+    again = {"salt": salt.hex(), "content": base64.b64encode(content).decode()}
+    if json.dumps(again, separators=(",", ":")).encode() != data:
+        refuse(f"what is disclosed of entry {index} is not written as it should be")
     commitment = hmac.digest(salt, content, "sha256").hex()
     if len(salt) != 32 or not hmac.compare_digest(commitment, str(fields.get("commitment"))):
         refuse(f"what is disclosed of entry {index} is not what the entry commits to")
@@ -331,44 +375,53 @@ def check_pairs(entries: dict[int, dict[str, Any]]) -> int:
         asked = fields.get("request")
         if fields.get("type") != "response" or asked not in entries:
             continue
-        if entries[asked].get("exchange") != fields.get("exchange") or asked >= index:
-            refuse(f"entry {index} answers entry {asked}, which is of another exchange")
+        found = entries[asked]
+        if found.get("type") != "request" or found.get("exchange") != fields.get("exchange") or asked >= index:
+            refuse(f"entry {index} answers entry {asked}, which is no request, or of another exchange")
         pairs += 1
     return pairs
 
 
-def follow(pack: Path, policy: Policy, checkpoint: tuple[str, int, bytes]) -> None:
+def follow(pack: Pack, policy: Policy, checkpoint: tuple[str, int, bytes]) -> None:
     """The policy's logs, with the keys that they have changed to."""
-    for path in sorted((pack / "handovers").glob("*.tlog-proof"), key=lambda path: int(path.stem)):
-        data = path.read_bytes()
+    for number in pack.numbers("handovers", ".tlog-proof"):
+        data = pack.read(f"handovers/{number}.tlog-proof", PROOF_BYTES)
+        path = pack.read(f"handovers/{number}.consistency", NOTE_BYTES).decode().split()
         entry = unbase64(data.split(b"\n")[1].removeprefix(b"extra ").decode())
-        fields = canonical(entry, int(path.stem))
+        fields = canonical(entry, number)
         old, new = Key(str(fields["old"])), Key(str(fields["new"]))
         places = [at for at, log in enumerate(policy.logs) if (log.name, log.public) == (old.name, old.public)]
-        if not places or (fields.get("type"), fields.get("change")) != ("log-key", "begun"):
-            continue
+        if not places:
+            continue  # who was given a later key needs no way to it
         index, hashes, note = parse_proof(data, entry)
-        both = [Policy(f"log {key.vkey}\nquorum none\n").open(note)[0] for key in (old, new)]
-        if both[0] != both[1] or climb(index, both[0][1], leaf_hash(entry), hashes) != both[0][2]:
-            refuse(f"the handover of entry {index} does not hold")
-        lines = path.with_suffix(".consistency").read_text().split()
-        check_beginning(both[0], checkpoint, [unbase64(line) for line in lines])
+        head, other = (Policy(f"log {key.vkey}\nquorum none\n").open(note)[0] for key in (old, new))
+        said = fields.get("type"), fields.get("change"), index
+        if said != ("log-key", "begun", number) or head != other:
+            refuse(f"the handover of entry {number} is none")
+        if climb(index, head[1], leaf_hash(entry), hashes) != head[2]:
+            refuse(f"the handover of entry {number} does not hold")
+        stamps = stamps_module()
+        try:
+            stamps.check_beginning(head, checkpoint, [unbase64(line) for line in path])
+        except stamps.Refused as error:
+            refuse(str(error))
         policy.logs[places[0]] = new
 
 
-def check_stamps(pack: Path, policy: Policy, checkpoint: tuple[str, int, bytes], ca: bytes | None) -> dict[str, Any]:
+def check_stamps(pack: Pack, checkpoint: tuple[str, int, bytes], ca: bytes | None) -> dict[str, Any]:
     """What the time stamps say: which entries existed when, at the latest; and why one was not checked."""
-    paths = sorted((pack / "timestamps").glob("*.tst"), key=lambda path: int(path.stem))
+    numbers = pack.numbers("timestamps", ".tst")
     found: list[tuple[int, str]] = []
-    unchecked = "" if ca or not paths else "give --timestamp-ca with the authority's certificates"
-    for path in paths:
-        note = path.with_suffix(".checkpoint").read_bytes()
+    unchecked = "" if ca or not numbers else "give --timestamp-ca with the authority's certificates"
+    stamps: Any = stamps_module() if numbers else None
+    for number in numbers:
+        name = f"timestamps/{number}"
+        note = pack.read(f"{name}.checkpoint", NOTE_BYTES)
         stamped = parse_checkpoint(split_note(note)[0])
-        lines = path.with_suffix(".consistency").read_text().split()
-        check_beginning(stamped, checkpoint, [unbase64(line) for line in lines])
-        stamps = stamps_module()
+        lines = pack.read(f"{name}.consistency", NOTE_BYTES).decode().split()
         try:
-            token = stamps.read(path.read_bytes(), note)
+            stamps.check_beginning(stamped, checkpoint, [unbase64(line) for line in lines])
+            token = stamps.read(pack.read(f"{name}.tst", STAMP_BYTES), note)
             found.append((stamped[1], f"{token.time:%Y-%m-%dT%H:%M:%SZ}"))
             if ca:
                 stamps.verify(token, ca)
@@ -380,38 +433,36 @@ def check_stamps(pack: Path, policy: Policy, checkpoint: tuple[str, int, bytes],
 
 
 def stamps_module() -> Any:
-    """`verify_timestamps.py`, which stands beside this file."""
-    spec = importlib.util.spec_from_file_location("verify_timestamps", Path(__file__).parent / "verify_timestamps.py")
-    if spec is None or spec.loader is None:
-        refuse("verify_timestamps.py cannot be loaded")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    """`verify_timestamps.py`, which stands beside this file: its source, since Python would take a compiled one."""
+    path = Path(__file__).parent / "verify_timestamps.py"
+    module = types.ModuleType("verify_timestamps")
+    exec(compile(path.read_bytes(), str(path), "exec"), module.__dict__)
     return module
 
 
-def verify(pack: Path, policy: Policy, ca: bytes | None = None) -> dict[str, Any]:
-    """All seven steps. `ca`: the time-stamping authority's certificates. Raises `Broken`, or what reading a damaged
-    pack raises."""
-    note = (pack / "checkpoint").read_bytes()
+def verify(directory: Path, policy: Policy, ca: bytes | None = None) -> dict[str, Any]:
+    """All eight steps. `ca`: the time-stamping authority's certificates. Raises `Broken`, or one of `DAMAGED`."""
+    pack = Pack(directory)
+    note = pack.read("checkpoint", NOTE_BYTES)
     follow(pack, policy, parse_checkpoint(split_note(note)[0]))
     checkpoint, witnesses = policy.open(note)
     origin, size, root = checkpoint
     tiles = Tiles(pack, size)
     entries: dict[int, dict[str, Any]] = {}
-    disclosed = 0
-    for path in sorted((pack / "entries").iterdir(), key=lambda path: int(path.stem)):
-        index, entry = int(path.stem), path.read_bytes()
+    told = pack.numbers("disclosed", ".json")
+    for index in pack.numbers("entries", ".json"):
+        entry = pack.read(f"entries/{index}.json", ENTRY_BYTES)
         entries[index] = canonical(entry, index)
-        number, hashes, covered = parse_proof((pack / "proofs" / f"{index}.tlog-proof").read_bytes(), entry)
+        number, hashes, covered = parse_proof(pack.read(f"proofs/{index}.tlog-proof", PROOF_BYTES), entry)
         if number != index or parse_checkpoint(split_note(covered)[0]) != checkpoint:
             refuse(f"the proof of entry {index} is of another entry or another checkpoint")
         if climb(index, size, leaf_hash(entry), hashes) != root:
             refuse(f"the proof of entry {index} does not lead to the root of the checkpoint")
         tiles.check(index, leaf_hash(entry))
-        content = pack / "disclosed" / f"{index}.json"
-        if content.exists():
-            check_disclosed(content, entries[index], index)
-            disclosed += 1
+        if index in told:
+            check_disclosed(pack.read(f"disclosed/{index}.json", DISCLOSED_BYTES), entries[index], index)
+    pairs, timestamps = check_pairs(entries), check_stamps(pack, checkpoint, ca)
+    pack.check_read()
     return {
         "holds": True,
         "origin": origin,
@@ -419,10 +470,10 @@ def verify(pack: Path, policy: Policy, ca: bytes | None = None) -> dict[str, Any
         "root": root.hex(),
         "witnesses": witnesses,
         "entries": len(entries),
-        "pairs": check_pairs(entries),
-        "disclosed": disclosed,
+        "pairs": pairs,
+        "disclosed": len(told),
         "tiles": len(tiles.read),
-        "timestamps": check_stamps(pack, policy, checkpoint, ca),
+        "timestamps": timestamps,
     }
 
 
@@ -436,30 +487,34 @@ def main() -> int:
     given = parser.parse_args()
     own = not (given.policy or given.vkey)
     try:
-        if given.vkey:
-            policy = Policy(f"log {given.vkey}\nquorum none\n")
-        else:
-            policy = Policy((given.policy or given.directory / "policy").read_text("latin-1"))
+        text = f"log {given.vkey}\nquorum none\n".encode() if given.vkey else b""
+        text = text or (given.policy.read_bytes() if given.policy else Pack(given.directory).read("policy", NOTE_BYTES))
+        policy = Policy(text.decode("utf-8", "surrogateescape"))
         ca = given.timestamp_ca.read_bytes() if given.timestamp_ca else None
         told = {**verify(given.directory, policy, ca), "policy": "the pack's own" if own else "yours"}
-    except (Broken, OSError, ValueError, KeyError, IndexError, TypeError) as error:
+    except (Broken, *DAMAGED) as error:
         what = str(error) if isinstance(error, Broken) else f"the pack cannot be read: {error!r}"
-        print(json.dumps({"holds": False, "error": what}) if given.json else f"IT DOES NOT HOLD: {what}")
+        print(json.dumps({"holds": False, "error": what}) if given.json else f"IT DOES NOT HOLD: {shown(what)}")
         return 1
-    if given.json:
+    print_told(told, own, given.json)
+    return 0
+
+
+def print_told(told: dict[str, Any], own: bool, as_json: bool) -> None:
+    if as_json:
         print(json.dumps(told))
-        return 0
-    print(f"It holds: {told['entries']} entries of {told['origin']}, {told['disclosed']} of them with what was said.")
+        return
+    origin, said = shown(told["origin"]), told["disclosed"]
+    print(f"It holds: {told['entries']} entries of {origin}, {said} of them with what was said.")
     print(f"  checkpoint   {told['size']} entries, root {told['root']}")
-    print(f"  witnesses    {', '.join(told['witnesses']) or 'none asked for'}")
+    print(f"  witnesses    {shown(', '.join(told['witnesses'])) or 'none asked for'}")
     print(f"  exchanges    {told['pairs']} requests with their responses")
     for stamp in told["timestamps"]["stamps"]:
         print(f"  time stamp   the first {stamp['entries']} entries existed on {stamp['time']}, at the latest")
     if told["timestamps"]["unchecked"]:
-        print(f"  ATTENTION    these time stamps were NOT CHECKED: {told['timestamps']['unchecked']}")
+        print(f"  ATTENTION    these time stamps were NOT CHECKED: {shown(told['timestamps']['unchecked'])}")
     if own:
         print("  ATTENTION    the policy came with the pack: compare its keys with those you were given another way")
-    return 0
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from rempart.errors import ConfigError, LedgerCorrupt, LedgerUnavailable
 from rempart.ledger.keys.keystore import Keystore
 from rempart.ledger.keys.vault import Vault
 from rempart.ledger.log.checkpoint import Signer, Verifier, check_name
+from rempart.ledger.reading.epochs import require_current
 from rempart.ledger.reading.previous import state_of
 from rempart.ledger.reading.witnessed import check_not_behind
 from rempart.ledger.store.files import make_directory, replace_durably
@@ -55,6 +56,8 @@ async def open_ledger(
     signer = _prepare(data, keystore, origin)
     recovered = _recover(ledger_directory(data), signer)
     check_not_behind(ledger_directory(data))
+    require_current(ledger_directory(data), keystore)
+    epoch = keystore.epoch
     sequencer = Sequencer(recovered.opened, strict=strict, take_apart=take_apart)
     try:
         await sequencer.start()
@@ -65,7 +68,7 @@ async def open_ledger(
     journal = Journal(sequencer, vault, Voice(log=keystore.one("log-id")[:16].hex(), boot=new_boot()), clock)
     for lost in recovered.lost:
         await close_lost(journal, lost)
-    facts: dict[str, Fact] = {"version": __version__, "lost": len(recovered.lost)}
+    facts: dict[str, Fact] = {"version": __version__, "lost": len(recovered.lost), "epoch": epoch}
     behind = _clock_behind_s(recovered.last_time, clock())
     if behind:
         facts["clock_behind_s"] = behind

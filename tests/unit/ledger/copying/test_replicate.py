@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import os
 import shutil
+from hashlib import sha256
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from rempart.errors import LedgerCorrupt, UsageError
 from rempart.ledger.copying.replicate import Replicator
-from rempart.ledger.copying.source import FolderSource
+from rempart.ledger.copying.source import BodiesFile, FolderSource, Inventory, Source
 from rempart.ledger.log import entry as entries
 from rempart.ledger.log.checkpoint import Checkpoint, Signer
 from rempart.ledger.log.integrate import Integrator
 from rempart.ledger.reading.entries import EntryReader
 from rempart.ledger.reading.verify import verify
 from rempart.ledger.store.bodies import BodyStore, bodies_directory
+from rempart.ledger.store.frames import HEADER_BYTES, Header, Kind, encode_frame, encode_header
 from rempart.ledger.store.logfiles import is_replica
 from rempart.ledger.store.segments import numbers
+from rempart.ledger.writing.recover import origin_hash
 from rempart.testing.copies import DAYS, checked, copy, files, fill, holds_all, signed
 from rempart.testing.small_ledger import SIGNER, SmallLedger, until
 
@@ -215,3 +219,93 @@ async def test_a_copy_of_another_log_is_not_gone_on_with(small: SmallLedger, tmp
     copy(small.path, tmp_path / "copy")
     with pytest.raises(UsageError, match=r"rempart\.test/log"):
         Replicator(FolderSource(small.path), tmp_path / "copy", Signer("other.test/log", bytes(32)).verifier)
+
+
+class _Lying:
+    """A source that lists and answers what it likes; the signed tree is the real one."""
+
+    def __init__(self, ledger: Path, *, segment: bytes = b"", **listed: object) -> None:
+        self._real = FolderSource(ledger)
+        self._segment = segment
+        self._listed = listed
+        self.asked = 0
+        self.depth = 0
+
+    def inventory(self) -> Inventory:
+        return msgspec.structs.replace(self._real.inventory(), **self._listed)
+
+    def read(self, name: str, offset: int = 0, length: int | None = None) -> bytes:
+        self.asked += 1
+        if name.startswith("segments/") and self._segment and length is not None:
+            return self._segment[offset : offset + length]
+        if name.endswith(".bod"):
+            assert length is not None
+            return bytes(length if self.asked % 2 else 0)
+        return self._real.read(name, offset, length)
+
+    def previous(self, number: int) -> Source:
+        self.depth += 1
+        return self
+
+
+def _replicate(source: Source, replica: Path) -> None:
+    replicator = Replicator(source, replica, SIGNER.verifier)
+    try:
+        replicator.round()
+    finally:
+        replicator.close()
+
+
+async def test_bodies_of_entries_that_the_log_does_not_have_are_not_taken(small: SmallLedger, tmp_path: Path) -> None:
+    """What a segment at the source says of itself proves nothing; a copy that took it would keep it."""
+    replica = tmp_path / "copy" / "ledger"
+    async with small.run(lambda *_: None):
+        await fill(small, 2, 700)
+        await signed(small)
+        forged = [encode_header(Header(0, 0, origin_hash(SIGNER.verifier.name)))]
+        for index, (entry, body) in sorted(small.acknowledged.items()):
+            fields = entries.decode(entry)
+            if body:
+                body = os.urandom(len(body))
+                fields["body"] = sha256(body).hexdigest()
+            forged.append(encode_frame(Kind.ENTRY, index, 0, entries.encode(fields), body))
+        with pytest.raises(LedgerCorrupt, match="not the one of the log"):
+            _replicate(_Lying(small.path, segment=b"".join(forged), segments=[0], bodies=[]), replica)
+        copy(small.path, replica)
+    holds_all(small, replica)
+    assert checked(replica).faults == []
+
+
+@pytest.mark.parametrize(
+    ("retention", "size"),
+    [
+        ("standard", 10**17),
+        ("standard", HEADER_BYTES - 1),
+        ("standard", -1),
+        ("standard", 64 << 20),
+        ("../../../over-there", HEADER_BYTES),
+    ],
+)
+async def test_a_file_that_cannot_be_is_neither_asked_for_nor_made(
+    small: SmallLedger, tmp_path: Path, retention: str, size: int
+) -> None:
+    replica = tmp_path / "copy" / "ledger"
+    async with small.run(lambda *_: None):
+        await fill(small, 2, 700)
+        await signed(small)
+        lying = _Lying(small.path, bodies=[BodiesFile(retention, "2026-11-23", 0, size)])
+        with pytest.raises((LedgerCorrupt, UsageError)):
+            _replicate(lying, replica)
+        assert lying.asked < 50
+    assert not list(tmp_path.rglob("*.bod*"))
+    assert not (replica / "bodies").exists() or size == 64 << 20
+
+
+async def test_a_log_that_is_continued_has_none_that_it_continues(small: SmallLedger, tmp_path: Path) -> None:
+    async with small.run(lambda *_: None):
+        await fill(small, 2, 700)
+        await signed(small)
+        (small.path / "log.vkey").write_text(f"{SIGNER.verifier.vkey}\n")
+        lying = _Lying(small.path, previous=[1])
+        _replicate(lying, tmp_path / "copy" / "ledger")
+        assert lying.depth == 1

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import importlib.util
 import json
 import os
+import py_compile
 import secrets
 import shutil
 import subprocess
@@ -16,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from rempart.errors import NotFound, UsageError
+from rempart.errors import ConfigError, NotFound, UsageError
 from rempart.ledger.keys.body import Revealed
 from rempart.ledger.keys.configured import open_keystore
 from rempart.ledger.log.checkpoint import Signer, with_signatures
@@ -151,9 +153,53 @@ def _one_more(pack: Path) -> None:
     shutil.copy(pack / "entries" / "501.json", pack / "entries" / "7.json")
 
 
+def _said(pack: Path, text: str) -> None:
+    (pack / "disclosed" / "2.json").write_text(text)
+
+
+def _said_twice(pack: Path) -> None:
+    """Other readers of JSON take the first of two names."""
+    told = json.loads((pack / "disclosed" / "2.json").read_bytes())
+    lie = base64.b64encode(b'{"said":"lie"}').decode()
+    _said(pack, f'{{"content":"{lie}","salt":"{told["salt"]}","content":"{told["content"]}"}}')
+
+
+def _said_of_nothing(pack: Path) -> None:
+    shutil.copy(pack / "disclosed" / "2.json", pack / "disclosed" / "9.json")
+
+
+def _pipe(pack: Path) -> None:
+    (pack / "entries" / "1.json").unlink()
+    os.mkfifo(pack / "entries" / "1.json")
+
+
+def _endless(pack: Path) -> None:
+    (pack / "entries" / "1.json").unlink()
+    (pack / "entries" / "1.json").symlink_to("/dev/zero")
+
+
+def _other_digits(pack: Path) -> None:
+    (pack / "entries" / "1.json").rename(pack / "entries" / "\u0661.json")
+
+
+def _deep(pack: Path) -> None:
+    (pack / "entries" / "1.json").write_bytes(b"[" * 60_000)
+
+
+def _no_number(pack: Path) -> None:
+    (pack / "entries" / "1.json").write_bytes(b'{"v":NaN}')
+
+
 @pytest.mark.parametrize(
     "forge",
     [
+        _said_twice,
+        _said_of_nothing,
+        _pipe,
+        _endless,
+        _other_digits,
+        _deep,
+        _no_number,
         _replace("entries/1.json", b'"model":"m"', b'"model":"n"'),
         _replace("entries/1.json", b'"model":"m"', b'"model": "m"'),
         _replace("checkpoint", b"\n601\n", b"\n602\n"),
@@ -216,3 +262,72 @@ def test_a_directory_that_holds_something_is_left_alone(site: Path, tmp_path: Pa
     with pytest.raises(UsageError, match="not empty"):
         write_pack(site / "ledger" / "log", [1], tmp_path, policy=policy_of(site), disclosed={1: Revealed(b"", b"")})
     assert [path.name for path in tmp_path.iterdir()] == ["kept"]
+
+
+def test_no_file_of_a_pack_stands_in_for_a_module(pack: Path, site: Path) -> None:
+    """Python looks for modules beside the script first, and takes compiled ones for their source."""
+    lie = "print('It holds: 999 entries'); raise SystemExit(0)\n"
+    (pack / "argparse.py").write_text(lie)
+    (pack / "lie.py").write_text(lie)
+    compiled = Path(importlib.util.cache_from_source(str(pack / "verify_timestamps.py")))
+    compiled.parent.mkdir()
+    unchecked = py_compile.PycInvalidationMode.UNCHECKED_HASH
+    py_compile.compile(str(pack / "lie.py"), cfile=str(compiled), invalidation_mode=unchecked)
+    (pack / "timestamps").mkdir()
+    (pack / "timestamps" / "601.tst").write_bytes(b"\x30\x00")
+    (pack / "timestamps" / "601.consistency").write_bytes(b"")
+    shutil.copy(pack / "checkpoint", pack / "timestamps" / "601.checkpoint")
+    command = [sys.executable, str(pack / "verify.py"), "--vkey", read_vkey(site)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (
+        1,
+        "IT DOES NOT HOLD: the time stamp cannot be read: not enough values to unpack (expected 2, got 0)\n",
+    )
+
+
+def test_what_stands_in_a_pack_moves_no_cursor(pack: Path, site: Path) -> None:
+    origin = "\x1b[2J\x1b[HIt holds: 4 entries\x9b8m\u202e"
+    text = f"{origin}\n601\n{base64.b64encode(bytes(32)).decode()}\n\n\u2014 x AAAAAAAA\n"
+    (pack / "checkpoint").write_text(text)
+    command = [sys.executable, str(pack / "verify.py"), "--vkey", read_vkey(site)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stdout.removesuffix("\n").isprintable()
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        "witness a KEY\nwitness b KEY\ngroup g 2 a b\nquorum g\n",
+        "witness a KEY\ngroup g 2 a a\nquorum g\n",
+        "witness a KEY\ngroup g any a\ngroup h any a\nquorum g\n",
+        "witness a LOG\nquorum a\n",
+        "witness a KEY\ngroup none any a\nquorum none\n",
+        "witness a KEY more than-that\nquorum a\n",
+    ],
+)
+def test_a_policy_that_counts_one_witness_twice_is_refused_as_everywhere(
+    pack: Path, site: Path, tmp_path: Path, lines: str
+) -> None:
+    witness = Cosigner("witness.example/w", secrets.token_bytes(32))
+    note = (pack / "checkpoint").read_bytes()
+    text = note[: note.rindex(b"\n\n") + 1]
+    (pack / "checkpoint").write_bytes(with_signatures(note, [witness.cosign(text, 1_800_000_000)]))
+    whole = f"log {read_vkey(site)}\n{lines}".replace("KEY", witness.verifier.vkey).replace("LOG", read_vkey(site))
+    (tmp_path / "policy").write_text(whole)
+    status, told = verify(pack, "--policy", str(tmp_path / "policy"))
+    assert (status, told["holds"]) == (1, False)
+    assert "policy" in told["error"] or "key" in told["error"]
+    with pytest.raises(ConfigError):
+        Policy.parse(whole.encode())
+
+
+def test_names_of_a_policy_need_not_be_ascii(pack: Path, site: Path, tmp_path: Path) -> None:
+    witness = Cosigner("h\u00f4pital.example/\u00e0", secrets.token_bytes(32))
+    note = (pack / "checkpoint").read_bytes()
+    text = note[: note.rindex(b"\n\n") + 1]
+    (pack / "checkpoint").write_bytes(with_signatures(note, [witness.cosign(text, 1_800_000_000)]))
+    policy = tmp_path / "policy"
+    policy.write_text(f"log {read_vkey(site)}\nwitness \u00e0 {witness.verifier.vkey}\nquorum \u00e0\n", "utf-8")
+    status, told = verify(pack, "--policy", str(policy))
+    assert (status, told.get("witnesses")) == (0, ["\u00e0"]), told
