@@ -15,7 +15,7 @@ import msgspec
 
 from rempart import limits
 from rempart.errors import ErasureRefused, NotFound
-from rempart.ledger.erasing.backups import Backup, Backups, read_row
+from rempart.ledger.erasing.backups import Backups, read_row
 from rempart.ledger.erasing.certificate import check_ground
 from rempart.ledger.erasing.fulfil import Fulfilled, carry_out, finish
 from rempart.ledger.erasing.keeping import kept, readable
@@ -23,6 +23,7 @@ from rempart.ledger.erasing.pending import Decided
 from rempart.ledger.erasing.records import Records, bodies_of
 from rempart.ledger.erasing.scan import Exchanged, Scanned, Wanted
 from rempart.ledger.keys.keystore import Keystore
+from rempart.ledger.reading.backups import Backup
 
 _PSEUDONYM: Final = re.compile(r"([as])_[0-9a-f]{32}")
 _EXCHANGE: Final = re.compile(r"[0-9a-f]{32}")
