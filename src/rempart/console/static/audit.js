@@ -57,7 +57,7 @@ class Page {
     part("sign-out").hidden = false;
     say(part("role"), reader.bodies ? "audit_role_auditor" : "audit_role_admin");
     this.view.begin(key, reader);
-    this.list.begin(key);
+    this.list.begin(key, reader);
   }
 
   #lock() {
