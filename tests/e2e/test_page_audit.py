@@ -240,6 +240,43 @@ def test_an_auditor_states_a_reason_and_sees_what_was_said_as_text(
     assert (reads(site)[0]["verb"], reads(site)[0]["about"], reads(site)[0]["bodies"]) == ("bodies", exchange, 2)
 
 
+def test_a_list_shows_auditors_where_the_words_stand_for_a_reason(
+    enter: Enter, site: Running, exchange: str, auditor: str
+) -> None:
+    visit = enter(auditor)
+    search(visit, "lighthouse")
+    expect(visit.page.get_by_role("button", name=exchange)).to_be_visible()
+    expect(visit.page.locator("#results .told")).to_have_count(0)
+    visit.page.locator("#places-reason").fill("complaint 2026-116")
+    search(visit, "lighthouse")
+    expect(visit.page.locator("#results .told").first).to_have_text(SAID)
+    newest = reads(site)[0]
+    assert (newest["verb"], newest["role"], newest["bodies"] > 0) == ("search", "auditor", True)
+    visit.page.get_by_role("button", name="Sign out").click()
+    assert "lighthouse" not in visit.page.content()
+    assert visit.page.locator("#places-reason").input_value() == ""
+    admin = enter(site.key)
+    expect(admin.page.locator("#places")).to_be_hidden()
+
+
+def test_where_four_eyes_are_needed_a_list_asks_for_a_second_key(enter: Enter, exchange: str, auditor: str) -> None:
+    visit = enter()
+    visit.page.route(
+        "**/ledger/reader",
+        lambda route: route.fulfill(json={"role": "auditor", "bodies": True, "four_eyes": True}),
+    )
+    visit.enter(auditor)
+    visit.page.locator("#places-reason").fill("why")
+    search(visit, "lighthouse")
+    expect(visit.page.locator("#search-error")).to_have_text("A second auditor enters their key here.")
+    expect(visit.page.locator("#places-second")).to_be_focused()
+    visit.page.locator("#places-second").fill("rp_second")
+    with visit.page.expect_request("**/ledger/search") as asked:
+        search(visit, "lighthouse")
+    assert asked.value.headers["x-rempart-second"] == "rp_second"
+    assert json.loads(asked.value.post_data or "") == {"q": "lighthouse", "reason": "why"}
+
+
 def test_where_four_eyes_are_needed_a_second_key_is_asked_for(
     enter: Enter, site: Running, exchange: str, auditor: str
 ) -> None:

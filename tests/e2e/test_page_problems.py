@@ -18,7 +18,7 @@ from rempart.bench.running import Running, rempart
 NOT_OVER_HTTP: Final = {
     *("usage", "bad_configuration", "directory_locked", "missing_dependency", "client_gone"),
     *("address_in_use", "erasure_refused", "no_installation", "not_gguf", "not_running"),
-    *("witness_error", "witness_refused"),
+    *("witness_error", "witness_refused", "timestamp_error"),
     "unsupported_encoding",  # no browser sends one
 }
 

@@ -160,6 +160,30 @@ def test_an_admin_sees_no_body_and_an_auditor_does_for_a_reason(audited: Running
     assert opened(audited, newest)["reason"] == "complaint 2026-114"
 
 
+def test_a_search_shows_where_the_words_stand_to_auditors_for_a_reason(audited: Running) -> None:
+    exchange = chat(audited, "Who wound the orrery?")
+    indexed(audited, "orrery")
+    path, asked = "/rempart/v1/ledger/search", {"q": "orrery", "reason": "complaint 2026-115"}
+    before = len(reads(audited))
+    for role in ("admin", "user"):
+        status, told = ask(audited, path, made(audited, role), asked)
+        assert (status, told["error"]["code"]) == (403, "forbidden")
+    auditor = made(audited, "auditor", "--owner", "Grace Hopper")
+    for wrong in ({"q": "orrery"}, {**asked, "reason": " "}, {**asked, "limit": 0}, {**asked, "below": -1}, ["q"]):
+        assert ask(audited, path, auditor, wrong)[0] == 400
+    assert ask(audited, path, auditor, {**asked, "q": "nosuch:field"})[0] == 400
+    assert len(reads(audited)) == before
+    status, told = ask(audited, path, auditor, asked)
+    assert (status, [hit["exchange"] for hit in told["results"]]) == (200, [exchange])
+    assert told["results"][0]["snippet"] == "Who wound the orrery?"
+    newest = reads(audited)[0]
+    assert (newest["verb"], newest["role"], newest["found"], newest["bodies"]) == ("search", "auditor", 1, 1)
+    assert opened(audited, newest) == {"query": "orrery", "reason": "complaint 2026-115"}
+    below = {**asked, "below": told["results"][0]["index"]}
+    assert ask(audited, path, auditor, below)[1]["results"] == []
+    assert ask(audited, f"{path}?q=orrery", auditor)[1]["results"][0]["snippet"] == ""
+
+
 @pytest.mark.parametrize(
     ("path", "status", "code"),
     [
@@ -250,6 +274,11 @@ def test_four_eyes_take_two_people(tmp_path: Path) -> None:
             assert ask(site, path, ada, {"reason": "r"}, x_rempart_second=second)[0] == 403
         assert ask(site, path, ada, {"reason": "r"}, x_rempart_second="rp_nonsense")[0] == 401
         assert ask(site, path, ada, {"reason": "r"}, x_rempart_second=grace)[0] == 200
+        places, asked = "/rempart/v1/ledger/search", {"q": "eyes", "reason": "r"}
+        assert ask(site, places, ada, asked)[0] == 403
+        assert ask(site, places, ada, asked, x_rempart_second=also_ada)[0] == 403
+        assert ask(site, places, ada, asked, x_rempart_second=grace)[0] == 200
+        assert (reads(site)[0]["verb"], reads(site)[0]["second"]) == ("search", grace.split("_")[1])
         assert (reads(site)[0]["key"], reads(site)[0]["second"]) == (ada.split("_")[1], grace.split("_")[1])
         file, other = tmp_path / "ada", tmp_path / "grace"
         file.write_text(ada)

@@ -74,6 +74,8 @@ async def test_while_the_disk_is_sound_it_is_shown(asked: Asked) -> None:
     assert (await asked.get(f"exchanges/{EXCHANGE}"))[0] == 200
     status, told = await asked.post(f"exchanges/{EXCHANGE}/bodies", {"reason": "r"})
     assert (status, told["bodies"][0]["body"]["request"]["prompt"]) == (200, "a secret")
+    status, found = await asked.post("search", {"q": "secret", "reason": "r"})
+    assert (status, found["results"][0]["snippet"]) == (200, "a secret")
 
 
 async def test_when_it_cannot_be_recorded_nothing_is_shown(asked: Asked, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -87,6 +89,7 @@ async def test_when_it_cannot_be_recorded_nothing_is_shown(asked: Asked, monkeyp
             asked.get(f"exchanges/{EXCHANGE}"),
             asked.get(f"exchanges/{'0' * 32}"),
             asked.post(f"exchanges/{EXCHANGE}/bodies", {"reason": "r"}),
+            asked.post("search", {"q": "secret", "reason": "r"}),
         ):
             status, told = await ask
             assert (status, list(told), told["error"]["code"]) == (503, ["error"], "ledger_unavailable")

@@ -2,7 +2,8 @@
 
 Each entry has 50 words drawn by Zipf's law; which words follows from the entry's index, so that a phrase is confirmed
 by making the entry's text again. Entries are spread evenly over the days; every fourth is a refusal. Making the corpus
-is measured and taken off the time of the build. Build and queries run in one process, on one core.
+is measured and taken off the time of the build. Build and queries run in one process, on one core; an index that was
+kept is asked again and not built, so that a busy machine can build and a quiet one ask.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import tempfile
 import time
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import date, timedelta
 from hashlib import sha256
 from itertools import accumulate
@@ -31,6 +33,19 @@ from rempart.ledger.search.query import parse
 _WORDS: Final = 50
 _FIRST_DAY: Final = date(2026, 1, 1)
 _LIMIT: Final = 20
+_INDEX: Final = "index"
+_BUILT: Final = "built.json"
+
+
+class _Spent:
+    """Seconds by the clock, and of the processor."""
+
+    def __init__(self) -> None:
+        self.wall_s = self.cpu_s = 0.0
+
+    def since(self, wall_s: float, cpu_s: float) -> None:
+        self.wall_s += time.perf_counter() - wall_s
+        self.cpu_s += time.process_time() - cpu_s
 
 
 class Corpus:
@@ -39,8 +54,8 @@ class Corpus:
     def __init__(self, entries: int, days: int, vocabulary: int) -> None:
         self.entries = entries
         self.days = days
-        self.seconds = 0.0
-        """Spent on making it."""
+        self.spent = _Spent()
+        """On making it."""
         self.words = [f"w{rank:x}" for rank in range(vocabulary)]
         self._weights = list(accumulate(1 / (rank + 1) for rank in range(vocabulary)))
 
@@ -63,10 +78,26 @@ class Corpus:
 
     def follow(self, first: int) -> Iterator[tuple[int, Mapping[str, Any], Sequence[str]]]:
         for index in range(first, self.entries):
-            began = time.perf_counter()
+            began = time.perf_counter(), time.process_time()
             made = index, self.fields(index), (self.text(index),)
-            self.seconds += time.perf_counter() - began
+            self.spent.since(*began)
             yield made
+
+
+class Built(msgspec.Struct, frozen=True, kw_only=True):
+    """What the build was given and what it took, beside the corpus; kept with the index."""
+
+    entries: int
+    days: int
+    vocabulary: int
+    words: int = _WORDS
+    """Of an entry."""
+    build_s: float
+    build_cpu_s: float
+    """Of the processor, which a machine that is busy with other work does not lengthen as it does `build_s`."""
+    corpus_s: float
+    memory_built_bytes: int
+    """Most memory of the process after the build."""
 
 
 class Figure(msgspec.Struct, frozen=True):
@@ -85,44 +116,74 @@ class Figure(msgspec.Struct, frozen=True):
 class Figures(msgspec.Struct, frozen=True, kw_only=True):
     """What one run measured."""
 
-    entries: int
-    days: int
-    build_s: float
-    corpus_s: float
+    built: Built
+    asked_again: bool
+    """The index was there already."""
     bytes: int
-    memory_built_bytes: int
-    """Most memory of the process after the build, and after the queries: the second tells what reading adds."""
     memory_read_bytes: int
+    """Most memory of the process after the queries; when it built the index as well, more than after the build is what
+    reading added."""
     queries: tuple[Figure, ...]
 
 
 def measure(corpus: Corpus, root: Path, rounds: int, say: Callable[[str], None]) -> Figures:
-    """Build in `root`, then `rounds` queries of each kind."""
-    began = time.perf_counter()
+    """Build in `root` unless the index of this corpus is there, then `rounds` queries of each kind. Raises
+    `click.UsageError` when something else is there."""
+    kept = _kept(corpus, root)
+    built = kept or _build(corpus, root, say)
+    index = root / _INDEX
+    queries = _queries(corpus, Index(index, _key), rounds)
+    return Figures(
+        built=built,
+        asked_again=kept is not None,
+        bytes=sum(path.stat().st_size for path in index.rglob("*") if path.is_file()),
+        memory_read_bytes=_memory_bytes(),
+        queries=queries,
+    )
+
+
+def _kept(corpus: Corpus, root: Path) -> Built | None:
+    """What an earlier run wrote when its build was whole; None when there is nothing at all."""
+    try:
+        built = msgspec.json.decode((root / _BUILT).read_bytes(), type=Built)
+    except FileNotFoundError:
+        if root.is_dir() and any(root.iterdir()):
+            what = f"{root} holds something, and no whole index; it may be left of a build that was cut off."
+            raise click.UsageError(f"{what} Give a directory that is empty or not there.") from None
+        return None
+    except msgspec.DecodeError as error:
+        raise click.UsageError(f"{root / _BUILT} is damaged or of another release. Delete the directory.") from error
+    asked = (corpus.entries, corpus.days, len(corpus.words), _WORDS)
+    if (built.entries, built.days, built.vocabulary, built.words) != asked:
+        what = f"--entries {built.entries} --days {built.days} --vocabulary {built.vocabulary}"
+        raise click.UsageError(f"{root} holds the index of another corpus: {what}.")
+    return built
+
+
+def _build(corpus: Corpus, root: Path, say: Callable[[str], None]) -> Built:
+    began, began_cpu = time.perf_counter(), time.process_time()
 
     def progress(index: int) -> None:
         if index % (1 << 16) == 0:
-            net = time.perf_counter() - began - corpus.seconds
+            net = time.perf_counter() - began - corpus.spent.wall_s
             say(f"{index} entries, {index / max(net, 1e-9):.0f} a second")
 
     gc.disable()
     try:
-        build(root, _key, corpus.follow, progress=progress)
+        build(root / _INDEX, _key, corpus.follow, progress=progress)
     finally:
         gc.enable()
-    build_s = time.perf_counter() - began - corpus.seconds
-    built = _memory_bytes()
-    queries = _queries(corpus, Index(root, _key), rounds)
-    return Figures(
+    built = Built(
         entries=corpus.entries,
         days=corpus.days,
-        build_s=build_s,
-        corpus_s=corpus.seconds,
-        bytes=sum(path.stat().st_size for path in root.rglob("*") if path.is_file()),
-        memory_built_bytes=built,
-        memory_read_bytes=_memory_bytes(),
-        queries=queries,
+        vocabulary=len(corpus.words),
+        build_s=time.perf_counter() - began - corpus.spent.wall_s,
+        build_cpu_s=time.process_time() - began_cpu - corpus.spent.cpu_s,
+        corpus_s=corpus.spent.wall_s,
+        memory_built_bytes=_memory_bytes(),
     )
+    (root / _BUILT).write_bytes(msgspec.json.encode(built))
+    return built
 
 
 def _queries(corpus: Corpus, index: Index, rounds: int) -> tuple[Figure, ...]:
@@ -196,19 +257,44 @@ def _memory_bytes() -> int:
     "--vocabulary", type=click.IntRange(min=1000), default=200_000, show_default=True, help="Different words."
 )
 @click.option("--rounds", type=click.IntRange(min=1), default=50, show_default=True, help="Queries of each kind.")
+@click.option(
+    "--keep",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Keep the index in this directory, or ask the one that is kept there.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
-def main(entries: int, days: int, vocabulary: int, rounds: int, as_json: bool) -> None:
+def main(entries: int, days: int, vocabulary: int, rounds: int, keep: Path | None, as_json: bool) -> None:
     """Measure the search index: 10,000,000 entries take about ten minutes and 3 GB of disk."""
-    with tempfile.TemporaryDirectory(prefix="rempart-search-") as name:
-        found = measure(Corpus(entries, days, vocabulary), Path(name), rounds, lambda text: click.echo(text, err=True))
+    corpus = Corpus(entries, days, vocabulary)
+    with _directory(keep) as root:
+        found = measure(corpus, root, rounds, lambda text: click.echo(text, err=True))
     if as_json:
         click.echo(msgspec.json.format(msgspec.json.encode(found)).decode())
+    else:
+        _print(found)
+
+
+@contextmanager
+def _directory(keep: Path | None) -> Iterator[Path]:
+    if keep is not None:
+        yield keep
         return
-    click.echo(f"{found.entries} entries of {_WORDS} words over {found.days} days")
-    click.echo(f"build   {found.build_s:.1f} s, {found.entries / found.build_s:.0f} entries/s, beside the corpus")
-    click.echo(f"index   {found.bytes} bytes, {found.bytes / found.entries:.0f} an entry")
+    with tempfile.TemporaryDirectory(prefix="rempart-search-") as name:
+        yield Path(name)
+
+
+def _print(found: Figures) -> None:
+    built = found.built
+    click.echo(f"{built.entries} entries of {built.words} words over {built.days} days")
     click.echo(
-        f"memory  {found.memory_built_bytes >> 20} MiB after the build, {found.memory_read_bytes >> 20} MiB at the end"
+        f"build   {built.build_s:.1f} s, {built.build_cpu_s:.1f} s of the processor, "
+        f"{built.entries / built.build_cpu_s:.0f} entries per processor second, beside the corpus"
+        f"{'; an earlier run' if found.asked_again else ''}"
+    )
+    click.echo(f"index   {found.bytes} bytes, {found.bytes / built.entries:.0f} an entry")
+    click.echo(
+        f"memory  {built.memory_built_bytes >> 20} MiB after the build, {found.memory_read_bytes >> 20} MiB at the end"
+        f"{' of this run' if found.asked_again else ''}"
     )
     click.echo(f"{'query':<24}{'found':>7}{'stopped':>9}{'p50':>12}{'p95':>12}")
     for one in found.queries:

@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Annotated, Final, TypeVar
 from urllib.parse import parse_qs
 
 import msgspec
@@ -38,6 +38,15 @@ _json = msgspec.json.Encoder()
 
 class _Reason(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     reason: str
+
+
+class _Search(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One that shows where the words stand."""
+
+    q: str
+    reason: str
+    limit: Annotated[int, msgspec.Meta(ge=1)] = limits.read_results
+    below: Annotated[int, msgspec.Meta(ge=0)] | None = None
 
 
 class ArchiveThread:
@@ -86,8 +95,8 @@ class Auditing:
         """Raises `NotFound`, `Forbidden`, and when the read cannot be recorded `LedgerUnavailable`."""
         found = _EXCHANGE.fullmatch(request.path.removeprefix(PREFIX))
         if request.path == f"{PREFIX}search":
-            _only(request, "GET")
-            await self._search(request, caller)
+            _only(request, "GET", "POST")
+            await (self._search if request.method == "GET" else self._search_disclosed)(request, caller)
         elif request.path == f"{PREFIX}reader":
             _only(request, "GET")
             await self._reader(request, caller)
@@ -118,6 +127,21 @@ class Auditing:
         await self._reads.record(reader_of(caller), Read(verb="search", found=len(page.results), query=query))
         await request.reply_json(200, _json.encode(page))
 
+    async def _search_disclosed(self, request: Request, caller: Caller) -> None:
+        """With the place where the words stand and who asked, which is what was said: the rules of bodies hold."""
+        body = await self._body(request)
+        caller.require("read_bodies")
+        asked = _decoded(body, _Search, '{"q": "…", "reason": "…"}')
+        reader = self._reads.disclosing(caller, _second(request), asked.reason)
+        limit = min(asked.limit, limits.read_results_max)
+        page = await self._archive.ask(
+            partial(Archive.search, text=asked.q, limit=limit, below=asked.below, disclosed=True)
+        )
+        shown = sum(bool(one.snippet) for one in page.results)
+        read = Read(verb="search", found=len(page.results), bodies=shown, query=asked.q, reason=asked.reason)
+        await self._reads.record(reader, read)
+        await request.reply_json(200, _json.encode(page))
+
     async def _exchange(self, request: Request, caller: Caller, exchange: str) -> None:
         caller.require("read_ledger")
         found = await self._found(caller, exchange, "show")
@@ -143,15 +167,10 @@ class Auditing:
         await request.reply_json(200, _json.encode(told))
 
     async def _bodies(self, request: Request, caller: Caller, exchange: str) -> None:
-        share = self._budget.share()
-        try:
-            body = await request.body(limits.read_body_bytes_max, share)
-        finally:
-            share.give_back()
+        body = await self._body(request)
         caller.require("read_bodies")
-        second = request.single(b"x-rempart-second").decode("latin-1")
-        reason = _reason(body)
-        reader = self._reads.disclosing(caller, second, reason)
+        reason = _decoded(body, _Reason, '{"reason": "…"}').reason
+        reader = self._reads.disclosing(caller, _second(request), reason)
         found = await self._found(caller, exchange, "bodies", reason)
         identity = await self._archive.ask(partial(Archive.identity, actor=str(found[0].entry["actor"])))
         shown = sum(one.body is not None for one in found)
@@ -162,6 +181,13 @@ class Auditing:
             for one in found
         ]
         await request.reply_json(200, _json.encode({"exchange": exchange, "identity": identity, "bodies": bodies}))
+
+    async def _body(self, request: Request) -> bytes:
+        share = self._budget.share()
+        try:
+            return await request.body(limits.read_body_bytes_max, share)
+        finally:
+            share.give_back()
 
     async def _found(self, caller: Caller, exchange: str, verb: str, reason: str = "") -> list[Found]:
         """That there is no such exchange is told, and recorded, too."""
@@ -192,12 +218,16 @@ def _proven(_: Archive, prove: Callable[[int], Proven], found: Sequence[Found]) 
     return [prove(one.index) for one in found]
 
 
-def _reason(body: bytes) -> str:
+def _second(request: Request) -> str:
+    return request.single(b"x-rempart-second").decode("latin-1")
+
+
+def _decoded(body: bytes, kind: type[T], form: str) -> T:
     try:
-        return msgspec.json.decode(body, type=_Reason).reason
+        return msgspec.json.decode(body, type=kind)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise InvalidRequest(
-            "The body is not what this takes.", hint='Send {"reason": "…"} as JSON.', param="reason"
+            "The body is not what this takes.", hint=f"Send {form} as JSON.", param="reason"
         ) from error
 
 
@@ -218,7 +248,7 @@ def _number(asked: dict[str, list[str]], name: str, default: int) -> int:
     raise InvalidRequest(f"{name} is not a number that can be used.", hint="Give a whole number.", param=name)
 
 
-def _only(request: Request, method: str) -> None:
-    if request.method != method:
-        request.answer_headers.append((b"allow", method.encode()))
-        raise MethodNotAllowed(f"{request.path} takes {method} only.", hint=f"Send {method}.")
+def _only(request: Request, *methods: str) -> None:
+    if request.method not in methods:
+        request.answer_headers.append((b"allow", ", ".join(methods).encode()))
+        raise MethodNotAllowed(f"{request.path} takes {' or '.join(methods)} only.", hint=f"Send {methods[0]}.")

@@ -38,10 +38,12 @@ export async function whoReads(key, signal) {
   return await read("/rempart/v1/ledger/reader", key, signal);
 }
 
-// Exchanges that a query finds, the newest first; only those before the index `below`, where it is given.
-export async function searchLedger(key, query, below, signal) {
-  const asked = new URLSearchParams(below === null ? { q: query } : { q: query, below });
-  return await read(`/rempart/v1/ledger/search?${asked}`, key, signal);
+// Exchanges that a query finds, the newest first; only those before the index `below`, where it is given. With a
+// `reason` also where the words stand; `second` is another auditor's key, or empty.
+export async function searchLedger(key, { query, reason, second }, below, signal) {
+  const asked = below === null ? { q: query } : { q: query, below };
+  if (reason) return await readSaid("/rempart/v1/ledger/search", key, { ...asked, reason }, second, signal);
+  return await read(`/rempart/v1/ledger/search?${new URLSearchParams(asked)}`, key, signal);
 }
 
 // The entries of an exchange, with their proofs.
@@ -51,11 +53,16 @@ export async function showExchange(key, exchange, signal) {
 
 // What was said in an exchange. `second` is another auditor's key, or empty.
 export async function disclose(key, exchange, reason, second, signal) {
+  const path = `/rempart/v1/ledger/exchanges/${encodeURIComponent(exchange)}/bodies`;
+  return await readSaid(path, key, { reason }, second, signal);
+}
+
+async function readSaid(path, key, asked, second, signal) {
   if (second && !PRINTABLE.test(second)) throw new ApiError("", "invalid_api_key");
-  const response = await send(`/rempart/v1/ledger/exchanges/${encodeURIComponent(exchange)}/bodies`, key, {
+  const response = await send(path, key, {
     method: "POST",
     headers: { "content-type": "application/json", ...(second ? { "x-rempart-second": second } : {}) },
-    body: JSON.stringify({ reason }),
+    body: JSON.stringify(asked),
     signal,
   });
   if (!response.ok) throw await refusal(response, "");

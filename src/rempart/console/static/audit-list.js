@@ -5,6 +5,7 @@ import { isAbort, showError } from "./problems.js";
 
 const part = (id) => document.getElementById(id);
 const FILTERS = ["query", "from", "to", "model", "outcome"];
+const PLACES = ["places-reason", "places-second"];
 
 export class List {
   // `open` gets the id of an exchange; `ended` gets an error and says whether the session is over by it.
@@ -20,8 +21,11 @@ export class List {
     part("more").addEventListener("click", () => this.#ask(this.next));
   }
 
-  begin(key) {
+  begin(key, reader) {
     this.key = key;
+    this.reader = reader;
+    part("places").hidden = !reader.bodies;
+    part("places-second-field").hidden = !reader.four_eyes;
     part("list").hidden = false;
     part("query").focus();
   }
@@ -30,7 +34,8 @@ export class List {
     this.asking.abort();
     this.key = "";
     part("list").hidden = true;
-    for (const id of FILTERS) part(id).value = "";
+    this.wanted = null;
+    for (const id of [...FILTERS, ...PLACES]) part(id).value = "";
     part("search-error").hidden = true;
     this.#clear();
     say(part("state"), "audit_start");
@@ -42,16 +47,18 @@ export class List {
   }
 
   #begin() {
-    const { query, problem } = asked();
+    const { query, problem: wrong } = asked();
+    const [reason, second] = this.reader.bodies ? PLACES.map((id) => part(id).value.trim()) : ["", ""];
+    const problem = wrong || (reason && this.reader.four_eyes && !second ? "audit_second_missing" : "");
     part("search-error").hidden = !problem;
     if (problem) {
       const title = document.createElement("strong");
       say(title, problem);
       part("search-error").replaceChildren(title);
-      part("query").focus();
+      part(problem === "audit_second_missing" ? "places-second" : "query").focus();
       return;
     }
-    this.query = query;
+    this.wanted = { query, reason, second };
     this.#clear();
     this.#ask(null);
   }
@@ -73,10 +80,11 @@ export class List {
     part("search-error").hidden = true;
     say(part("state"), "gate_wait");
     try {
-      const found = await searchLedger(this.key, this.query, below, signal);
+      const found = await searchLedger(this.key, this.wanted, below, signal);
       if (!signal.aborted) this.#show(found);
     } catch (error) {
-      if (isAbort(error) || this.ended(error)) return;
+      // With four eyes it may be the second key that is refused: the session goes on.
+      if (isAbort(error) || (!this.wanted?.second && this.ended(error))) return;
       unsay(part("state"));
       showProblem(part("search-error"), error);
     }
@@ -112,13 +120,22 @@ export class List {
     else read.textContent = hit.outcome;
     const who = document.createElement("code");
     who.textContent = hit.actor || hit.role;
-    for (const content of [time, opener, hit.model, read, who]) {
+    for (const content of [[time], [opener, ...told(hit.snippet)], [hit.model], [read], [who, ...told(hit.identity)]]) {
       const cell = document.createElement("td");
-      cell.append(content);
+      cell.append(...content);
       row.append(cell);
     }
     return row;
   }
+}
+
+// What only a stated reason shows of a result.
+function told(text) {
+  if (!text) return [];
+  const line = document.createElement("p");
+  line.className = "told";
+  line.textContent = text;
+  return [line];
 }
 
 function stateOf(count, next) {

@@ -2,15 +2,15 @@
 import { whoReads } from "./api.js";
 import { List } from "./audit-list.js";
 import { View } from "./audit-view.js";
-import { language, say, startLanguage, switchLanguage, word } from "./language.js";
+import { say, word } from "./language.js";
+import { makeAnnouncer, startPage } from "./page.js";
 import { isOfKey, showError } from "./problems.js";
 
-const SAID_MS = 10000;
 const part = (id) => document.getElementById(id);
 
 class Page {
   constructor() {
-    this.announce = makeAnnouncer(part("announcer"));
+    this.announce = makeAnnouncer();
     const refused = (error) => this.#ended(error);
     this.list = new List((exchange) => this.#open(exchange), refused);
     this.view = new View(() => this.#back(), this.announce, refused);
@@ -57,7 +57,7 @@ class Page {
     part("sign-out").hidden = false;
     say(part("role"), reader.bodies ? "audit_role_auditor" : "audit_role_admin");
     this.view.begin(key, reader);
-    this.list.begin(key);
+    this.list.begin(key, reader);
   }
 
   #lock() {
@@ -96,32 +96,6 @@ function refuse(box, key) {
   box.hidden = false;
 }
 
-// The other language, named in that language.
-function nameLanguageButton(button) {
-  button.lang = language() === "en" ? "fr" : "en";
-  button.textContent = word("other_language");
-}
-
-// What a screen reader says. It is taken away again, so that nobody meets the same text twice.
-function makeAnnouncer(region) {
-  let timer = 0;
-  return (text) => {
-    clearTimeout(timer);
-    region.textContent = text;
-    timer = setTimeout(() => region.replaceChildren(), SAID_MS);
-  };
-}
-
-function main() {
-  startLanguage();
-  const button = part("language");
-  nameLanguageButton(button);
-  button.addEventListener("click", () => {
-    switchLanguage();
-    nameLanguageButton(button);
-  });
-  new Page();
-  part("key").focus();
-}
-
-main();
+startPage();
+new Page();
+part("key").focus();

@@ -18,11 +18,11 @@ from urllib.parse import urlsplit
 import msgspec
 
 from rempart import limits
+from rempart.config.check import is_loopback
 from rempart.errors import Forbidden, LedgerUnavailable, Unauthenticated, UsageError
 from rempart.ledger.copying.source import Gone, Inventory, check_offered
 
 _ROOT: Final = "/rempart/v1/ledger/files/"
-_LOOPBACK: Final = frozenset({"127.0.0.1", "::1", "localhost"})
 
 
 @contextlib.contextmanager
@@ -54,7 +54,7 @@ class RemoteSource:
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
             raise UsageError(f"{url!r} is no address of a gateway.", hint="Such as https://llm.hospital.example:8080.")
-        if parts.scheme == "http" and parts.hostname not in _LOOPBACK:
+        if parts.scheme == "http" and not is_loopback(parts.hostname):
             raise UsageError(f"{url} would send the key in clear.", hint="Give the https:// address of the gateway.")
         self._url, self._api_key, self._tls, self._prefix = url, api_key, tls, prefix
         self._root = parts.path.rstrip("/") + _ROOT + prefix

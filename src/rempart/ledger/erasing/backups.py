@@ -6,28 +6,16 @@ Every `backup` entry is read once: what was seen stands in a row of the keystore
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
 from rempart.errors import NotFound
 from rempart.ledger.keys.keystore import Keystore
-from rempart.ledger.log import entry as entries
+from rempart.ledger.reading.backups import Backup, stated
 from rempart.ledger.reading.entries import EntryReader
 
 _ROW: Final = ("seen", "backups")
-_NEEDLE: Final = b'"type":"backup"'
-
-
-class Backup(msgspec.Struct, frozen=True, kw_only=True):
-    """One copy that may still exist."""
-
-    backup: str
-    epoch: int
-    """Of the keystore when it was made."""
-    with_root: bool
-    """Whether the copy opens by itself."""
-    time: str
 
 
 class _Seen(msgspec.Struct):
@@ -45,22 +33,14 @@ class Backups:
     def read(self, ledger: Path) -> None:
         """Go on to the end of the log. Blocks. Raises `LedgerCorrupt`."""
         reader = EntryReader(ledger)
-        for _, entry in reader.forward(min(self._seen.mark, reader.count)):
-            if _NEEDLE in entry:
-                self._see(entries.decode(entry))
+        for index, entry in reader.forward(min(self._seen.mark, reader.count)):
+            one = stated(index, entry)
+            if one is not None and one.destroyed:
+                self._seen.known.pop(one.backup, None)
+            elif one is not None:
+                made = Backup(backup=one.backup, time=one.time, epoch=one.epoch, with_root=one.with_root)
+                self._seen.known[one.backup] = made
         self._seen.mark = reader.count
-
-    def _see(self, fields: dict[str, Any]) -> None:
-        id_ = str(fields["backup"])
-        if fields.get("destroyed"):
-            self._seen.known.pop(id_, None)
-        else:
-            self._seen.known[id_] = Backup(
-                backup=id_,
-                epoch=int(fields["epoch"]),
-                with_root=bool(fields["with_root"]),
-                time=str(fields["time"]),
-            )
 
     def since(self, epoch: int) -> list[Backup]:
         """Those made before the epoch, oldest first."""

@@ -15,14 +15,15 @@ import msgspec
 
 from rempart import limits
 from rempart.errors import ErasureRefused, NotFound
-from rempart.ledger.erasing.backups import Backup, Backups, read_row
+from rempart.ledger.erasing.backups import Backups, read_row
 from rempart.ledger.erasing.certificate import check_ground
-from rempart.ledger.erasing.fulfil import Fulfilled, finish, fulfil
+from rempart.ledger.erasing.fulfil import Fulfilled, carry_out, finish
 from rempart.ledger.erasing.keeping import kept, readable
-from rempart.ledger.erasing.pending import Pending, begin
-from rempart.ledger.erasing.records import Records, bodies_of, new_id
+from rempart.ledger.erasing.pending import Decided
+from rempart.ledger.erasing.records import Records, bodies_of
 from rempart.ledger.erasing.scan import Exchanged, Scanned, Wanted
 from rempart.ledger.keys.keystore import Keystore
+from rempart.ledger.reading.backups import Backup
 
 _PSEUDONYM: Final = re.compile(r"([as])_[0-9a-f]{32}")
 _EXCHANGE: Final = re.compile(r"[0-9a-f]{32}")
@@ -76,20 +77,16 @@ async def erase(records: Records, order: Order) -> Erased:
         await finish(records)
         wanted = await resolve(records, order.scope, order.name)
         planned, scanned = await _plan(records, wanted)
-        pending = Pending(
-            id=new_id(),
+        decided = Decided(
             verb="erase",
             wanted=wanted,
-            first=records.entries,
-            began=records.now(),
             ground=order.ground,
             by=order.by,
             role=order.role,
             counts=planned.counts,
             kept=planned.kept,
         )
-        await records.ask(lambda keystore: begin(keystore, pending))
-        done = await fulfil(records, pending, scanned)
+        done = await carry_out(records, decided, scanned)
         return Erased(certificate=done, backups=await older_backups(records, done.epoch))
 
 

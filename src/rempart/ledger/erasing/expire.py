@@ -14,10 +14,10 @@ from datetime import date
 import msgspec
 
 from rempart.errors import RempartError
-from rempart.ledger.erasing.fulfil import Fulfilled, clear_bodies, finish, fulfil
+from rempart.ledger.erasing.fulfil import Fulfilled, carry_out, clear_bodies, finish
 from rempart.ledger.erasing.keeping import kept, readable
-from rempart.ledger.erasing.pending import Pending, begin
-from rempart.ledger.erasing.records import Records, bodies_of, new_id
+from rempart.ledger.erasing.pending import Decided
+from rempart.ledger.erasing.records import Records, bodies_of
 from rempart.ledger.erasing.scan import Wanted
 from rempart.ledger.store.bodies import BodyStore, bodies_directory
 
@@ -105,20 +105,16 @@ async def _expire(records: Records, retention: str, bucket: str) -> Fulfilled:
     for some in await records.ask_all(scanned.exchanges.values(), kept):
         for hold_id, count in some.items():
             holds[hold_id] = holds.get(hold_id, 0) + count
-    pending = Pending(
-        id=new_id(),
+    decided = Decided(
         verb="expire",
         wanted=wanted,
-        first=records.entries,
-        began=records.now(),
         ground=records.classes[retention].basis,
         by=_OPERATOR,
         role=_OPERATOR,
         counts={"exchanges": len(alive), "bodies": bodies_of(alive)},
         kept=holds,
     )
-    await records.ask(lambda keystore: begin(keystore, pending))
-    return await fulfil(records, pending, scanned)
+    return await carry_out(records, decided, scanned)
 
 
 def _split(name: str) -> tuple[str, str]:

@@ -25,8 +25,8 @@ from rempart.ledger.erasing import clearing
 from rempart.ledger.erasing import pending as rows
 from rempart.ledger.erasing.certificate import certificate, is_written
 from rempart.ledger.erasing.keeping import held_among, keep, readable_or_held
-from rempart.ledger.erasing.pending import Pending
-from rempart.ledger.erasing.records import Records
+from rempart.ledger.erasing.pending import Decided, Pending
+from rempart.ledger.erasing.records import Records, new_id
 from rempart.ledger.erasing.scan import Exchanged, Exchanges, Scanned, merge
 from rempart.ledger.keys.ggm import KeyTree
 from rempart.ledger.keys.holds import Hold, hold, holds, release, wrap
@@ -55,6 +55,16 @@ async def finish(records: Records) -> int:
         else:
             await fulfil(records, pending)
     return len(left)
+
+
+async def carry_out(records: Records, decided: Decided, known: Scanned | None = None) -> Fulfilled:
+    """Begin it and do it to its end: after a crash in between it is done at the next start.
+
+    The caller has the lock, and called `finish` before. `known`, and what it raises: as `fulfil`.
+    """
+    row = Pending(id=new_id(), first=records.entries, began=records.now(), **msgspec.structs.asdict(decided))
+    await records.ask(lambda keystore: rows.begin(keystore, row))
+    return await fulfil(records, row, known)
 
 
 async def fulfil(records: Records, pending: Pending, known: Scanned | None = None) -> Fulfilled:

@@ -14,10 +14,10 @@ from rempart import limits
 from rempart.errors import ErasureRefused, NotFound, UsageError
 from rempart.ledger.erasing.certificate import check_ground
 from rempart.ledger.erasing.erase import resolve
-from rempart.ledger.erasing.fulfil import Fulfilled, finish, fulfil
+from rempart.ledger.erasing.fulfil import Fulfilled, carry_out, finish
 from rempart.ledger.erasing.keeping import readable_or_held, wanted_by
-from rempart.ledger.erasing.pending import Pending, begin
-from rempart.ledger.erasing.records import Records, new_id
+from rempart.ledger.erasing.pending import Decided
+from rempart.ledger.erasing.records import Records
 from rempart.ledger.erasing.scan import Wanted
 from rempart.ledger.keys.holds import Hold, held, holds
 from rempart.ledger.keys.keystore import Keystore
@@ -64,20 +64,16 @@ async def begin_hold(records: Records, order: Order) -> Fulfilled:
                 f"{len(set(wanted.names)) - len(ids)} of these exchanges are not there, or can be read no more.",
                 hint="See 'rempart ledger show ID'.",
             )
-        pending = Pending(
-            id=new_id(),
+        decided = Decided(
             verb="hold",
             wanted=wanted,
-            first=records.entries,
-            began=records.now(),
             ground=order.ground,
             by=order.by,
             role=order.role,
             hold=order.id,
             counts={"exchanges": len(ids)},
         )
-        await records.ask(lambda keystore: begin(keystore, pending))
-        return await fulfil(records, pending, scanned)
+        return await carry_out(records, decided, scanned)
 
 
 async def release(records: Records, hold_id: str, by: str, role: str) -> tuple[Fulfilled, bool]:
@@ -100,20 +96,16 @@ async def release(records: Records, hold_id: str, by: str, role: str) -> tuple[F
             )
         last = bool(found.released_by)
         names = await records.ask(lambda keystore: tuple(held(keystore, hold_id)))
-        pending = Pending(
-            id=new_id(),
+        decided = Decided(
             verb="release" if last else "agree",
             wanted=wanted_by(found) or Wanted("exchange", names if last else ()),
-            first=records.entries,
-            began=records.now(),
             ground=found.reason,
             by=by,
             role=role,
             hold=hold_id,
             counts={"exchanges": len(names)},
         )
-        await records.ask(lambda keystore: begin(keystore, pending))
-        return await fulfil(records, pending), last
+        return await carry_out(records, decided), last
 
 
 async def standing(records: Records) -> list[Standing]:

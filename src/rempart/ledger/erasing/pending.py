@@ -17,17 +17,11 @@ from rempart.ledger.keys.keystore import Keystore
 _KIND: Final = "pending"
 
 
-class Pending(msgspec.Struct, frozen=True, kw_only=True):
-    """One thing to be done, and all that its certificate will say but the epoch."""
+class Decided(msgspec.Struct, frozen=True, kw_only=True):
+    """One thing to be done, at whose word, and what was counted before."""
 
-    id: str
-    """32 hex; the certificate bears it, so that it is written once."""
     verb: Literal["erase", "expire", "hold", "agree", "release"]
     wanted: Wanted
-    first: int
-    """Entries that the log had: the certificate is not among them."""
-    began: str
-    """UTC, as entries have it."""
     ground: str
     """Of an expiry the basis of its class."""
     by: str
@@ -39,6 +33,17 @@ class Pending(msgspec.Struct, frozen=True, kw_only=True):
     """Counted before anything was destroyed."""
     kept: dict[str, int] = {}
     """Hold -> how many of the exchanges it keeps."""
+
+
+class Pending(Decided, frozen=True, kw_only=True):
+    """What was decided, once it stands in the keystore: all that its certificate will say but the epoch."""
+
+    id: str
+    """32 hex; the certificate bears it, so that it is written once."""
+    first: int
+    """Entries that the log had: the certificate is not among them."""
+    began: str
+    """UTC, as entries have it."""
 
 
 def begin(keystore: Keystore, pending: Pending) -> None:

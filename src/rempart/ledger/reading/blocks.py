@@ -6,8 +6,10 @@ lead to the hash in the tile of the next level, or to the signed root. What diff
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from hashlib import sha256
+from operator import attrgetter
 from pathlib import Path
 
 import msgspec
@@ -28,20 +30,23 @@ class Block(msgspec.Struct, frozen=True):
     """None: lost."""
     leaves: list[bytes] | None
     """Their hashes; None when some are lost as well."""
-    recorded: dict[int, Recorded]
-    """Those that are still in a segment."""
+    recorded: Sequence[Recorded | None]
+    """What a segment has of each; None: nothing any more."""
 
 
 class BlockReader:
     """Reads blocks in order. `derived` fills with files that can be written anew, should the tree hold."""
 
-    def __init__(self, ledger: Path, size: int, root: bytes, segment_entries: Iterator[Recorded], sink: Sink) -> None:
+    def __init__(
+        self, ledger: Path, size: int, root: bytes, segment_entries: Iterator[list[Recorded]], sink: Sink
+    ) -> None:
         self._ledger = ledger
         self._log = ledger / "log"
         self._size = size
         self._root = root
         self._segment_entries = segment_entries
-        self._ahead = next(segment_entries, None)
+        self._ahead: list[Recorded] = []
+        self._read_on()
         self._sink = sink
         self.edge = tiles.Edge()
         """The tree so far."""
@@ -65,9 +70,9 @@ class BlockReader:
 
     def beyond(self) -> Iterator[Recorded]:
         """What is in the segments after that."""
-        while self._ahead is not None:
-            yield self._ahead
-            self._ahead = next(self._segment_entries, None)
+        yield from self._ahead
+        for run in self._segment_entries:
+            yield from run
 
     def _grow(self, leaves: list[bytes]) -> None:
         if len(leaves) == tiles.TILE_WIDTH:
@@ -87,21 +92,29 @@ class BlockReader:
         except LedgerCorrupt:
             return self._settle(number, width, recorded)
         leaves = [sha256(b"\x00" + entry).digest() for entry in bundle]
-        if b"".join(leaves) == tile and all(bundle[one.index - first] == one.entry for one in recorded.values()):
-            return Block(first, list(bundle), leaves, recorded)
+        if b"".join(leaves) == tile and all(bundle[one.index - first] == one.entry for one in recorded):
+            return Block(first, list(bundle), leaves, _in_place(recorded, first, width))
         return self._settle(number, width, recorded)
 
-    def _recorded(self, end: int) -> dict[int, Recorded]:
-        found: dict[int, Recorded] = {}
-        while (one := self._ahead) is not None and one.index < end:
-            found[one.index] = one
-            self._ahead = next(self._segment_entries, None)
+    def _recorded(self, end: int) -> list[Recorded]:
+        """What the segments have before `end`, and was not given yet."""
+        found: list[Recorded] = []
+        while self._ahead and self._ahead[-1].index < end:
+            found += self._ahead
+            self._read_on()
+        count = bisect_left(self._ahead, end, key=attrgetter("index"))
+        found += self._ahead[:count]
+        self._ahead = self._ahead[count:]
         return found
+
+    def _read_on(self) -> None:
+        self._ahead = next(self._segment_entries, [])
 
     # When they do not agree.
 
-    def _settle(self, number: int, width: int, recorded: dict[int, Recorded]) -> Block:
+    def _settle(self, number: int, width: int, found: list[Recorded]) -> Block:
         first = number * tiles.TILE_WIDTH
+        recorded = {one.index: one for one in found}
         bundle, unreadable = self._try_bundle(number, width)
         tile = self._try_tile(number, width)
         of_bundle = [leaf_hash(entry) for entry in bundle]
@@ -109,7 +122,7 @@ class BlockReader:
         leaves = self._true_leaves(number, width, of_bundle, tile, of_segment)
         if leaves is None:
             self._tell_lost(number, first, first + width - 1, unreadable)
-            return Block(first, [None] * width, None, recorded)
+            return Block(first, [None] * width, None, _in_place(found, first, width))
         self._check_tile(0, number, leaves)
         entries: list[bytes | None] = []
         for place, leaf in enumerate(leaves):
@@ -122,7 +135,7 @@ class BlockReader:
         for place, leaf in of_segment.items():
             if leaf != leaves[place]:
                 self._tell_segment(recorded[first + place])
-        return Block(first, entries, leaves, recorded)
+        return Block(first, entries, leaves, _in_place(found, first, width))
 
     def _true_leaves(
         self, number: int, width: int, bundle: list[bytes], tile: list[bytes], segment: dict[int, bytes]
@@ -212,3 +225,12 @@ class BlockReader:
 
     def _where(self, path: Path) -> str:
         return str(path.relative_to(self._ledger))
+
+
+def _in_place(found: list[Recorded], first: int, width: int) -> Sequence[Recorded | None]:
+    if len(found) == width:
+        return found
+    placed: list[Recorded | None] = [None] * width
+    for one in found:
+        placed[one.index - first] = one
+    return placed

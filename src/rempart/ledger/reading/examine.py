@@ -182,11 +182,11 @@ class _Examination:
             self._tell("rollback", "log/checkpoint", what, (size, self._retired - 1))
         for block in self._blocks.blocks():
             self._bodies.pass_by(block.first)
-            for index, entry in enumerate(block.entries, block.first):
+            for index, (entry, recorded) in enumerate(zip(block.entries, block.recorded, strict=True), block.first):
                 if entry is None:
                     self._pairs.lost.add(index)
                 else:
-                    self._see(index, entry, block.recorded.get(index), how.with_bodies)
+                    self._see(index, entry, recorded, how.with_bodies)
             if how.tell is not None and block.first % 8192 == 0:
                 how.tell(block.first, size)
         for one in self._blocks.beyond():

@@ -17,7 +17,8 @@ class Fault(msgspec.Struct, frozen=True, kw_only=True):
     """What, where, which entries, what to do."""
 
     kind: str
-    """`checkpoint`, `root`, `tile`, `bundle`, `entry`, `segment`, `body`, `exchange`, `rollback`, `clock`, `left`."""
+    """`checkpoint`, `root`, `tile`, `bundle`, `entry`, `segment`, `body`, `exchange`, `rollback`, `clock`, `left`,
+    `previous`."""
     where: str
     """File below `<data>/ledger`, or empty."""
     what: str

@@ -1,4 +1,4 @@
-"""`fsck`: name everything that is wrong with a ledger, and write anew what can be derived.
+"""`fsck`: name all that is wrong with a ledger and the logs that it continues, and write anew what can be derived.
 
 Repair writes hash tiles, and bundles of which a segment still holds every entry; only bytes whose hashes lead to the
 root that the checkpoint signs, and only where they are missing or damaged. Entries, bodies, segments and the checkpoint
@@ -14,10 +14,12 @@ from typing import Final
 import msgspec
 
 from rempart import limits
+from rempart.errors import LedgerCorrupt
 from rempart.ledger.log import tiles
 from rempart.ledger.log.checkpoint import Verifier
-from rempart.ledger.reading.examine import Derived, Examined, Progress, examine
-from rempart.ledger.reading.faults import NOTHING, Fault
+from rempart.ledger.reading.examine import Examined, Progress, examine
+from rempart.ledger.reading.faults import NOTHING, RESTORE, Fault
+from rempart.ledger.reading.previous import Continued, continued, examine_previous
 from rempart.ledger.store.files import replace_durably
 
 _LOG_MODE: Final = 0o644
@@ -56,20 +58,31 @@ class _Faults:
 def fsck(ledger: Path, verifier: Verifier, progress: Progress | None = None, *, repair: bool = False) -> Checked:
     """`ledger` is `<data>/ledger`; with `repair` the caller owns it. Raises `OSError` when a file cannot be written."""
     checked, derived = _check(ledger, verifier, progress)
-    if not repair or not derived.files:
+    if not repair or not derived:
         return checked
-    replace_durably(derived.files, _LOG_MODE)
+    replace_durably(derived, _LOG_MODE)
     again, _ = _check(ledger, verifier, progress)
-    repaired = sorted(str(path.relative_to(ledger)) for path in derived.files)
+    repaired = sorted(str(path.relative_to(ledger)) for path in derived)
     return msgspec.structs.replace(again, repaired=repaired)
 
 
-def _check(ledger: Path, verifier: Verifier, progress: Progress | None) -> tuple[Checked, Derived]:
+def _check(ledger: Path, verifier: Verifier, progress: Progress | None) -> tuple[Checked, dict[Path, bytes]]:
     faults = _Faults()
     examined, derived = examine(ledger, verifier, faults, progress)
     for where, what in (*_beyond(ledger, examined.size), *_unfinished(ledger, examined.retired)):
         faults(Fault(kind="left", where=where, what=what, remedy=NOTHING, grave=False))
-    return Checked(examined=examined, faults=faults.told, more=faults.more, repaired=[]), derived
+    files = derived.files | examine_previous(ledger, _continued(ledger, examined, faults), faults, progress)
+    return Checked(examined=examined, faults=faults.told, more=faults.more, repaired=[]), files
+
+
+def _continued(ledger: Path, examined: Examined, faults: _Faults) -> Continued:
+    try:
+        return continued(ledger, examined)
+    except LedgerCorrupt as error:
+        if not any(fault.grave for fault in faults.told):  # else why it cannot be read has been told
+            what = f"Which log this one continues cannot be read: {error.message}"
+            faults(Fault(kind="previous", where="", what=what, remedy=error.hint or RESTORE))
+        return Continued(known=False)
 
 
 def _beyond(ledger: Path, size: int) -> list[tuple[str, str]]:

@@ -29,9 +29,10 @@ from rempart.ledger.store.bodies import (
 )
 from rempart.ledger.store.logfiles import is_replica
 from rempart.ledger.store.segments import segment_path
-from rempart.ledger.store.stream import Hole, survey, whole
+from rempart.ledger.store.stream import Hole, Run, survey, survey_runs, whole_runs
 
 _LOOKS: Final = 4
+_ENTRY: Final = int(frames.Kind.ENTRY)
 
 
 class Recorded(msgspec.Struct, frozen=True, gc=False):
@@ -83,8 +84,8 @@ class SegmentSource:
         for one in self.found:
             os.close(one.descriptor)
 
-    def entries(self) -> Iterator[Recorded]:
-        """Ascending, each index once; what is missing is told."""
+    def entries(self) -> Iterator[list[Recorded]]:
+        """Ascending, each index once, some at a time; what is missing is told."""
         expected = self.first_index or 0
         for place, one in enumerate(self.found):
             if place and one.number != self.found[place - 1].number + 1:
@@ -95,45 +96,51 @@ class SegmentSource:
                 self._tell(before, what, expected, one.first_index - 1)
                 expected = one.first_index
             last = place == len(self.found) - 1
-            for frame in self._of_last(one) if last else self._of_closed(one, expected):
-                if frame.kind != frames.Kind.ENTRY:
+            for run in self._of_last(one) if last else self._of_closed(one, expected):
+                found = self._recorded(run, one.where, expected)
+                if found:
+                    expected = self.next_index = found[-1].index + 1
+                    yield found
+
+    def _recorded(self, run: Run, where: str, expected: int) -> list[Recorded]:
+        found: list[Recorded] = []
+        for frame in run:
+            number, body = frame.number, frame.body
+            if frame.kind != _ENTRY:
+                continue
+            if number != expected:
+                what = f"Entry {number} stands where entry {expected} should."
+                self._tell(where, what, min(expected, number), max(expected, number - 1))
+                if number < expected:
                     continue
-                if frame.number != expected:
-                    what = f"Entry {frame.number} stands where entry {expected} should."
-                    self._tell(one.where, what, min(expected, frame.number), max(expected, frame.number - 1))
-                    if frame.number < expected:
-                        continue
-                expected = self.next_index = frame.number + 1
-                yield self._recorded(frame, one.where)
+            expected = number + 1
+            digest = sha256(body).hexdigest() if body and self._with_bodies else ""
+            found.append(Recorded(number, frame.entry, len(body), digest, where))
+        return found
 
-    def _recorded(self, frame: frames.Frame, where: str) -> Recorded:
-        digest = sha256(frame.body).hexdigest() if frame.body and self._with_bodies else ""
-        return Recorded(frame.number, frame.entry, len(frame.body), digest, where)
-
-    def _of_closed(self, one: _Open, expected: int) -> Iterator[frames.Frame]:
+    def _of_closed(self, one: _Open, expected: int) -> Iterator[Run]:
         index = expected
-        for frame in survey(one.descriptor):
-            if isinstance(frame, Hole):
-                what = f"Bytes {frame.begin} to {frame.end} are damaged, after entry {index - 1}."
+        for part in survey_runs(one.descriptor):
+            if isinstance(part, Hole):
+                what = f"Bytes {part.begin} to {part.end} are damaged, after entry {index - 1}."
                 self._tell(one.where, what, None, None)
                 continue
-            if frame.kind == frames.Kind.ENTRY:
-                index = frame.number + 1
-            yield frame
+            index = next((frame.number + 1 for frame in reversed(part) if frame.kind == _ENTRY), index)
+            yield part
 
-    def _of_last(self, one: _Open) -> Iterator[frames.Frame]:
+    def _of_last(self, one: _Open) -> Iterator[Run]:
         """What a server writes meanwhile may look like a hole: a true one is there at every look."""
         at = frames.HEADER_BYTES
         for look in range(1, _LOOKS + 1):
             try:
-                for frame in whole(one.descriptor, at):
-                    yield frame
-                    at = frame.end
+                for run in whole_runs(one.descriptor, at):
+                    yield run
+                    at = run[-1].end
                 return
             except LedgerCorrupt as error:
                 if look == _LOOKS:
                     self._tell(one.where, error.message, None, None)
-        yield from (frame for frame in survey(one.descriptor, at) if isinstance(frame, frames.Frame))
+        yield from (part for part in survey_runs(one.descriptor, at) if not isinstance(part, Hole))
 
     def _first(self, number: int, descriptor: int, where: str, origin_hash: bytes) -> int | None:
         try:

@@ -12,10 +12,11 @@ from rempart.ledger.reading.faults import Fault
 
 def verify(ledger: Path, verifier: Verifier, progress: Progress | None = None) -> Examined:
     """`ledger` is `<data>/ledger`. Raises `LedgerCorrupt` at the first thing that does not hold."""
-    return examine(ledger, verifier, _raise, progress)[0]
+    return examine(ledger, verifier, raise_first, progress)[0]
 
 
-def _raise(fault: Fault) -> None:
+def raise_first(fault: Fault) -> None:
+    """A sink: raises `LedgerCorrupt` at what is grave."""
     if fault.grave:
         where = f" ({fault.where})" if fault.where else ""
         raise LedgerCorrupt(f"{fault.what}{where}", hint=f"{fault.remedy} 'rempart ledger fsck' names all faults.")

@@ -1,4 +1,4 @@
-"""`encode_frame` and `scan`: the bytes of segments and of files of bodies (pure; layout in ADR 0001, ADR 0003)."""
+"""`encode_frame` and `run`: the bytes of segments and of files of bodies (pure; layout in ADR 0001, ADR 0003)."""
 
 from __future__ import annotations
 
@@ -132,33 +132,40 @@ def needed(data: memoryview, at: int) -> int:
     return frame_bytes(entry_bytes, body_bytes) if magic == _FRAME_MAGIC else 0
 
 
+def run(data: bytes, base: int = 0) -> list[Frame]:
+    """The valid frames from the beginning of `data` on, in front of the first that is none. `base`: as in `decode`.
+
+    All of them at once: a call for each would take longer than what it does.
+    """
+    found: list[Frame] = []
+    view, size, at = memoryview(data), len(data), 0
+    while at + FRAME_BYTES <= size:
+        magic, kind, _, entry_bytes, body_bytes, checksum, number, durable, _ = _FRAME.unpack_from(data, at)
+        body = at + FRAME_BYTES + entry_bytes
+        end = body + body_bytes
+        if magic != _FRAME_MAGIC or end > size or crc32(view[at + 16 : end], crc32(view[at : at + 12])) != checksum:
+            break
+        after = end + -(entry_bytes + body_bytes) % ALIGNMENT
+        entry = data[at + FRAME_BYTES : body]
+        found.append(Frame(kind, base + at, base + after, number, durable, entry, data[body:end]))
+        at = after
+    return found
+
+
 def decode(data: memoryview, at: int, base: int = 0) -> Frame | None:
     """The frame at `at`, when a valid one is there. `base` is the place of `data` in its file."""
-    if at + FRAME_BYTES > len(data):
+    wanted = needed(data, at)
+    if not wanted or at + wanted >= len(data) + ALIGNMENT:  # its padding may lie beyond
         return None
-    magic, kind, _, entry_bytes, body_bytes, checksum, number, durable, _ = _FRAME.unpack_from(data, at)
-    if magic != _FRAME_MAGIC:
-        return None
-    middle = at + FRAME_BYTES + entry_bytes
-    end = middle + body_bytes
-    if end > len(data):
-        return None
-    payload = data[at + FRAME_BYTES : end]
-    if crc32(payload, crc32(data[at + 16 : at + FRAME_BYTES], crc32(data[at : at + 12]))) != checksum:
-        return None
-    aligned = end + -(entry_bytes + body_bytes) % ALIGNMENT
-    entry, body = bytes(data[at + FRAME_BYTES : middle]), bytes(data[middle:end])
-    return Frame(kind, base + at, base + aligned, number, durable, entry, body)
+    found = run(bytes(data[at : at + wanted]), base + at)
+    return found[0] if found else None
 
 
 def scan(data: bytes | memoryview) -> Scan:
     """The frames from the header on. Raises `LedgerCorrupt` when a hole was known to be durable."""
     view = memoryview(data)
-    frames: list[Frame] = []
-    at = HEADER_BYTES
-    while (frame := decode(view, at)) is not None:
-        frames.append(frame)
-        at = frame.end
+    frames = run(bytes(view[HEADER_BYTES:]), HEADER_BYTES)
+    at = frames[-1].end if frames else HEADER_BYTES
     for later in _later(view, at):
         if later.durable > at:
             raise damaged(at)

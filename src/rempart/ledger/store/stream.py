@@ -1,4 +1,4 @@
-"""`survey`: the frames of one file, a MiB at a time, past what is damaged; memory stays flat."""
+"""`survey`: the frames of one file, a part at a time, past what is damaged; memory stays flat."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import msgspec
 
 from rempart.ledger.store import frames
 
-_CHUNK_BYTES: Final = 1 << 20
+_CHUNK_BYTES: Final = 1 << 18
+"""What was read should still be in the processor's cache when it is looked at."""
 
 
 class Hole(msgspec.Struct, frozen=True):
@@ -21,32 +22,37 @@ class Hole(msgspec.Struct, frozen=True):
     """Offset of the next valid frame."""
 
 
+Run: TypeAlias = list[frames.Frame]
 Surveyed: TypeAlias = frames.Frame | Hole
 
 
 def stream(descriptor: int, at: int = frames.HEADER_BYTES) -> Iterator[frames.Frame]:
     """Valid frames from the offset `at` on; ends in front of the first that is not."""
-    view, base = memoryview(b""), at
-    while True:
-        frame = frames.decode(view, at - base, base)
-        if frame is None:
-            wanted = frames.needed(view, at - base)
-            if not wanted or at + wanted <= base + len(view):
-                return
-            view, base = memoryview(os.pread(descriptor, _CHUNK_BYTES, at)), at
-            frame = frames.decode(view, 0, base) or _long(descriptor, view, at)
-            if frame is None:
-                return
-        yield frame
-        at = frame.end
+    for run in _runs(descriptor, at):
+        yield from run
 
 
 def survey(descriptor: int, at: int = frames.HEADER_BYTES) -> Iterator[Surveyed]:
     """Every valid frame, and the holes between them."""
+    for part in survey_runs(descriptor, at):
+        if isinstance(part, Hole):
+            yield part
+        else:
+            yield from part
+
+
+def whole(descriptor: int, at: int = frames.HEADER_BYTES) -> Iterator[frames.Frame]:
+    """`frames.scan` as a stream. Raises `LedgerCorrupt` at a hole that was known to be durable, at the end."""
+    for run in whole_runs(descriptor, at):
+        yield from run
+
+
+def survey_runs(descriptor: int, at: int = frames.HEADER_BYTES) -> Iterator[Run | Hole]:
+    """`survey`, with all frames at once that one read finds, one at least."""
     while True:
-        for frame in stream(descriptor, at):
-            yield frame
-            at = frame.end
+        for run in _runs(descriptor, at):
+            yield run
+            at = run[-1].end
         found = _resume(descriptor, at)
         if found is None:
             return
@@ -56,25 +62,38 @@ def survey(descriptor: int, at: int = frames.HEADER_BYTES) -> Iterator[Surveyed]
         at = found
 
 
-def whole(descriptor: int, at: int = frames.HEADER_BYTES) -> Iterator[frames.Frame]:
-    """`frames.scan` as a stream. Raises `LedgerCorrupt` at a hole that was known to be durable, at the end."""
-    surveyed = survey(descriptor, at)
-    for one in surveyed:
-        if isinstance(one, Hole):
+def whole_runs(descriptor: int, at: int = frames.HEADER_BYTES) -> Iterator[Run]:
+    """`whole`, with all frames at once that one read finds, one at least."""
+    parts = survey_runs(descriptor, at)
+    for part in parts:
+        if isinstance(part, Hole):
             break
-        yield one
-        at = one.end
-    for one in surveyed:
-        if isinstance(one, frames.Frame) and one.durable > at:
+        yield part
+        at = part[-1].end
+    for part in parts:
+        if not isinstance(part, Hole) and any(one.durable > at for one in part):
             raise frames.damaged(at)
 
 
-def _long(descriptor: int, view: memoryview, at: int) -> frames.Frame | None:
+def _runs(descriptor: int, at: int) -> Iterator[Run]:
+    while True:
+        data, base = os.pread(descriptor, _CHUNK_BYTES, at), at
+        run = frames.run(data, base) or _long(descriptor, data, base)
+        if not run:
+            return
+        yield run
+        at = run[-1].end
+        wanted = frames.needed(memoryview(data), at - base)
+        if not wanted or at + wanted <= base + len(data):
+            return
+
+
+def _long(descriptor: int, data: bytes, at: int) -> Run:
     """A frame that is longer than what was read."""
-    wanted = frames.needed(view, 0)
-    if wanted <= len(view) or at + wanted > os.fstat(descriptor).st_size + frames.ALIGNMENT:
-        return None
-    return frames.decode(memoryview(os.pread(descriptor, wanted, at)), 0, at)
+    wanted = frames.needed(memoryview(data), 0)
+    if wanted <= len(data) or at + wanted > os.fstat(descriptor).st_size + frames.ALIGNMENT:
+        return []
+    return frames.run(os.pread(descriptor, wanted, at), at)
 
 
 def _resume(descriptor: int, at: int) -> int | None:

@@ -220,12 +220,39 @@ async def test_a_previous_log_that_is_another_or_gone_is_told(site: Installation
     shutil.move(restored.ledger / "previous" / "1", tmp_path / "aside")
     with pytest.raises(LedgerCorrupt, match="not in ledger/previous"):
         verify_chain(restored.ledger, restored.verifier)
+    assert [fault.kind for fault in fsck(restored.ledger, restored.verifier).faults] == ["previous"]
     other = Installation(tmp_path / "other")
     async with other.open():
         pass
     shutil.copytree(other.ledger, restored.ledger / "previous" / "1")
     with pytest.raises(LedgerCorrupt, match="not the log that the next one"):
         verify_chain(restored.ledger, restored.verifier)
+    assert [fault.where for fault in fsck(restored.ledger, restored.verifier).faults] == ["previous/1"]
+
+
+async def test_fsck_names_and_mends_what_is_wrong_with_a_log_that_is_continued(
+    site: Installation, tmp_path: Path
+) -> None:
+    backup = await made(site, tmp_path)
+    restored, _ = back(backup, tmp_path / "restored", new_log=True)
+    async with restored.open():
+        pass
+    assert fsck(restored.ledger, restored.verifier).faults == []
+    before = restored.ledger / "previous" / "1"
+    (tile,) = (before / "log" / "tile" / "0" / "000.p").iterdir()
+    data = bytearray(tile.read_bytes())
+    data[40] ^= 1
+    tile.write_bytes(data)
+    name = str(tile.relative_to(restored.ledger))
+    with pytest.raises(LedgerCorrupt, match="previous/1/log/tile"):
+        verify_chain(restored.ledger, restored.verifier)
+    (fault,) = fsck(restored.ledger, restored.verifier).faults
+    assert (fault.kind, fault.where) == ("tile", name)
+    mended = fsck(restored.ledger, restored.verifier, repair=True)
+    assert (mended.holds, mended.repaired) == (True, [name])
+    (before / "log.vkey").unlink()
+    (fault,) = fsck(restored.ledger, restored.verifier).faults
+    assert (fault.kind, fault.where) == ("previous", "previous/1")
 
 
 async def test_keys_of_another_installation_are_refused(site: Installation, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""`FolderSource`: only files of a ledger can be named."""
+"""`FolderSource`: only files of a ledger can be named. `RemoteSource`: where a key goes."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rempart.errors import UsageError
+from rempart.ledger.copying.remote import RemoteSource
 from rempart.ledger.copying.source import FolderSource, Gone, check_offered
 from rempart.ledger.log.tiles import bundle_path, tile_path
 
@@ -72,3 +73,24 @@ def test_a_link_is_not_followed(tmp_path: Path) -> None:
         source.read("log/checkpoint")
     with pytest.raises(Gone):
         source.read("log.vkey")
+
+
+@pytest.mark.parametrize(
+    ("url", "taken"),
+    [
+        ("http://127.0.0.1:8080", True),
+        ("http://127.8.0.1:8080", True),
+        ("http://[::1]:8080", True),
+        ("http://localhost:8080", True),
+        ("https://llm.hospital.example", True),
+        ("http://llm.hospital.example", False),
+        ("http://10.0.0.7:8080", False),
+        ("http://127.0.0.1.example:8080", False),
+    ],
+)
+def test_a_key_is_sent_in_clear_to_this_machine_alone(url: str, taken: bool) -> None:
+    if taken:
+        RemoteSource(url, "key").close()
+        return
+    with pytest.raises(UsageError, match="in clear"):
+        RemoteSource(url, "key")

@@ -17,6 +17,7 @@ from rempart.ledger.store.frames import (
     encode_frame,
     encode_header,
     frame_bytes,
+    run,
     scan,
 )
 
@@ -182,3 +183,20 @@ def test_a_frame_longer_than_the_segment_is_none() -> None:
     assert found(START + frame[: FRAME_BYTES + 3]) == []
     longer = struct.pack("<I", 2**31)
     assert found(segment(frame[:8] + longer + frame[12:])) == []
+
+
+def test_a_run_gives_the_frames_in_front_of_the_first_that_is_damaged() -> None:
+    made = numbered(5)
+    data = bytearray(b"".join(made))
+    assert [frame.number for frame in run(bytes(data))] == [0, 1, 2, 3, 4]
+    data[len(b"".join(made[:3])) + FRAME_BYTES] ^= 1
+    found = run(bytes(data), HEADER_BYTES)
+    assert [frame.number for frame in found] == [0, 1, 2]
+    assert (found[1].offset, found[1].end) == (HEADER_BYTES + len(made[0]), HEADER_BYTES + len(made[0] + made[1]))
+
+
+def test_a_run_does_not_need_the_padding_of_its_last_frame() -> None:
+    made = b"".join(numbered(2, b"odd"))
+    assert made[-1:] == b"\0"
+    assert [frame.number for frame in run(made.rstrip(b"\0"))] == [0, 1]
+    assert run(made[: FRAME_BYTES - 1]) == []
