@@ -165,4 +165,5 @@ subjects_named_max: Final = 62  # 64 in an entry, with the key's owner and whom 
 # Retention.
 retention_classes_max: Final = 64
 retention_days_max: Final = 36_525
+clock_lived_days: Final = 8
 retention_basis_chars_max: Final = 512

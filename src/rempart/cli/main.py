@@ -27,7 +27,7 @@ from rempart.cli import (
     witness,
 )
 from rempart.cli.telling import plain
-from rempart.errors import RempartError, UsageError
+from rempart.errors import LedgerUnavailable, RempartError, UsageError
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -77,6 +77,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         # Whoever read our output left, as `head` does; Python must not try to flush it again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
+    except OSError as error:
+        # What no adapter has mapped: a place that cannot be written, a disk that fails while it is read.
+        what = f"{error.filename} cannot be used" if error.filename else "A file cannot be read or written"
+        _tell(
+            LedgerUnavailable(f"{what}: {error.strerror or error}.", hint="Look at its disk, and its rights."), as_json
+        )
+        raise SystemExit(LedgerUnavailable.exit_code) from error
     except Exception as error:
         # Python's own status would be 1, which says that a ledger does not hold.
         traceback.print_exc()

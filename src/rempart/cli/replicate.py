@@ -114,7 +114,7 @@ def _known(directory: Path) -> Verifier:
             "The first copy from a gateway needs the key of its log.",
             hint="Give --vkey KEY, as 'rempart ledger key' prints it there.",
         )
-    return Verifier.from_vkey(path.read_text())
+    return Verifier.from_vkey(path.read_text(errors="replace"))
 
 
 def _given(vkey: str) -> Verifier:

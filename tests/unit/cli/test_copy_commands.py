@@ -200,3 +200,36 @@ def test_a_restoration_that_fails_leaves_no_copy_of_the_keys(run: Run, made: Pat
         assert (status, why in err) == (2, True), err
         assert not list(tmp_path.glob("restored*/**/root.key"))
         assert not list(tmp_path.glob("restored*/**/keystore.db"))
+
+
+@pytest.mark.parametrize("command", [("prove", "0"), ("pack", "0"), ("replicate",)])
+def test_a_place_that_cannot_be_written_is_told_and_no_traceback(
+    run: Run, made: Path, tmp_path: Path, command: tuple[str, ...]
+) -> None:
+    place = tmp_path / "file"
+    place.write_text("x")
+    options = (place,) if command == ("replicate",) else ("--to", place)
+    status, _, err = run("ledger", *command, *options)
+    assert status in (2, 3), err
+    assert "Traceback" not in err
+    assert "What to do" in err
+    assert place.read_text() == "x"
+
+
+def test_files_that_are_none_of_a_ledger_end_with_an_error_and_no_traceback(
+    run: Run, made: Path, tmp_path: Path
+) -> None:
+    to, keys = tmp_path / "backup", tmp_path / "keys"
+    backup = msgspec.json.decode(run("backup", "create", "--to", to, "--keys-to", keys, "--same-device", "--json")[1])
+    (made / "ledger" / "segments" / "x.seg").write_bytes(b"")
+    assert run("ledger", "verify")[0] == 0
+    assert run("ledger", "fsck")[0] == 0
+    (tmp_path / "taken").write_text("x")
+    given = ("backup", "restore", to, "--keys", keys / backup["backup"], "--data")
+    assert "is there already" in run(*given, tmp_path / "taken")[2]
+    (to / "ledger" / "log.vkey").write_bytes(b"\xff\xfe")
+    for command in (("ledger", "verify", "--data", to), ("ledger", "fsck", "--data", to), (*given, tmp_path / "new")):
+        status, _, err = run(*command)
+        assert status != 0
+        assert "That is no verifier key." in err
+        assert "Traceback" not in err

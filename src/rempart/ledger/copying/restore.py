@@ -91,7 +91,7 @@ def restore(order: Order, tell: Tell | None = None) -> Restored:
         raise UsageError(
             f"{order.backup} is no backup, nor a replica.", hint="Give the directory that 'backup create --to' made."
         )
-    if order.data.exists() and any(order.data.iterdir()):
+    if order.data.exists() and (not order.data.is_dir() or any(order.data.iterdir())):
         raise UsageError(
             f"{order.data} is there already.",
             hint="Move it away, and give its ledger/witnessed/checkpoint with --checkpoint where there is one.",
@@ -110,7 +110,7 @@ class _Restoring:
         self._data = order.data.absolute()
         self._making = self._data.with_name(f"{self._data.name}.restoring")
         self._ledger = self._making / "ledger"
-        self._verifier = Verifier.from_vkey(read_file(order.backup / "ledger" / VKEY).decode())
+        self._verifier = Verifier.from_vkey(read_file(order.backup / "ledger" / VKEY).decode(errors="replace"))
 
     def run(self, tell: Tell | None) -> Restored:
         self._begin()

@@ -9,21 +9,29 @@ import asyncio
 import logging
 import re
 from collections.abc import Callable
-from datetime import date
+from datetime import date, timedelta
+from pathlib import Path
 
 import msgspec
 
-from rempart.errors import RempartError
+from rempart import limits
+from rempart.errors import LedgerUnavailable, RempartError
 from rempart.ledger.erasing.fulfil import Fulfilled, carry_out, clear_bodies, finish
 from rempart.ledger.erasing.keeping import kept, readable
 from rempart.ledger.erasing.pending import Decided
 from rempart.ledger.erasing.records import Records, bodies_of
 from rempart.ledger.erasing.scan import Wanted
+from rempart.ledger.log import entry as entries
+from rempart.ledger.reading.entries import EntryReader
 from rempart.ledger.store.bodies import BodyStore, bodies_directory
 
 _log = logging.getLogger("rempart.ledger")
 _LOOK_S = 60.0
 _OPERATOR = "rempart"
+_LEAPT = (
+    f"the clock is over {limits.clock_lived_days} days ahead of the last entries. If it is right, wait two days, "
+    "or run 'rempart ledger expire'"
+)
 _DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 
 
@@ -77,11 +85,16 @@ async def expire(records: Records, *, stopping: Callable[[], bool] = lambda: Fal
 
 
 async def expire_daily(records: Records, stop: asyncio.Event) -> None:
-    """At once and on each new UTC day, until `stop` is set. What fails is told and tried again on the next look."""
+    """At once and on each new UTC day, until `stop` is set. What fails is told and tried again on the next look.
+
+    While the clock may have leapt ahead (a dead battery, a wrong time server) nothing ends: it could not be undone.
+    """
     done: date | None = None
     while not stop.is_set():
         if done != records.today():
             try:
+                if not await asyncio.to_thread(_has_lived, records.ledger, records.today()):
+                    raise LedgerUnavailable(_LEAPT)
                 expired = await expire(records, stopping=stop.is_set)
                 done = records.today()
             except (RempartError, OSError) as error:
@@ -115,6 +128,15 @@ async def _expire(records: Records, retention: str, bucket: str) -> Fulfilled:
         kept=holds,
     )
     return await carry_out(records, decided, scanned)
+
+
+def _has_lived(ledger: Path, today: date) -> bool:
+    """Whether some entry is of the days before yesterday, or the log is younger than that. Raises `LedgerCorrupt`."""
+    reader = EntryReader(ledger)
+    begin, end = (f"{today - timedelta(days=days)}" for days in (limits.clock_lived_days, 1))
+    times = (entries.facts(entry).time for _, entry in reader.forward(reader.since(begin)))
+    first = next((time for time in times if time >= begin), "")
+    return begin <= first < end or entries.facts(reader.read(0)).time >= begin
 
 
 def _split(name: str) -> tuple[str, str]:

@@ -28,7 +28,7 @@ from rempart.ledger.store.bodies import (
     read_bodies_header,
 )
 from rempart.ledger.store.logfiles import is_replica
-from rempart.ledger.store.segments import segment_path
+from rempart.ledger.store.segments import SEGMENTS, segment_path
 from rempart.ledger.store.stream import Hole, Run, survey, survey_runs, whole_runs
 
 _LOOKS: Final = 4
@@ -62,7 +62,7 @@ class SegmentSource:
         self._with_bodies = with_bodies
         self.found: list[_Open] = []
         directory = ledger / "segments"
-        for number in sorted(int(path.stem) for path in directory.glob("*.seg")):
+        for number in sorted(int(path.stem) for path in directory.glob(SEGMENTS)):
             try:
                 descriptor = os.open(segment_path(directory, number), os.O_RDONLY)
             except FileNotFoundError:

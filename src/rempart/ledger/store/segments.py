@@ -19,6 +19,8 @@ from rempart.ledger.store.stream import whole
 
 _CHUNK: Final = bytes(1024 * 1024)
 _LOOKS: Final = 4
+SEGMENTS: Final = "[0-9]" * 10 + ".seg"
+"""The pattern of their names: another file in the directory is none of them."""
 
 
 def segment_path(directory: Path, number: int) -> Path:
@@ -35,7 +37,7 @@ def numbers(directory: Path) -> list[int]:
     While one is unlinked, a listing may show it and not the next one that went: a true gap is there at the next look.
     """
     for _ in range(_LOOKS):
-        found = sorted(int(path.stem) for path in directory.glob("*.seg"))
+        found = sorted(int(path.stem) for path in directory.glob(SEGMENTS))
         if not found or found == list(range(found[0], found[-1] + 1)):
             return found
     raise LedgerCorrupt(f"A segment is missing in {directory}.", hint="Restore it from its copy.")

@@ -33,7 +33,7 @@ _INITIALISED: Final = ("one", "initialised")
 def read_vkey(data: Path) -> str:
     """The verifier key of the log. Raises `LedgerCorrupt` when there is no log."""
     try:
-        return (ledger_directory(data) / VKEY).read_text().strip()
+        return (ledger_directory(data) / VKEY).read_text(errors="replace").strip()
     except OSError as error:
         raise LedgerCorrupt(
             f"There is no ledger in {data}.", hint="Start the server once, or give its directory with --data."

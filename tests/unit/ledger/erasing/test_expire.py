@@ -136,3 +136,42 @@ async def test_a_failure_is_tried_again(site: SmallSite, monkeypatch: pytest.Mon
             await until(lambda: len(site.entries("expiry")) == 1)
             stop.set()
     assert failures == []
+
+
+@pytest.mark.parametrize("keeps", [20, 4_000])
+async def test_a_clock_that_leapt_ahead_ends_nothing_until_it_has_lived(
+    site: SmallSite, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, keeps: int
+) -> None:
+    monkeypatch.setattr(expiring, "_LOOK_S", 0.01)
+    async with site.run():
+        kept = await site.exchange("fever", retention="worm")
+        site.now += keeps * DAY_S
+        stop = asyncio.Event()
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(expire_daily(site.records, stop))
+            await until(lambda: "ahead of the last entries" in caplog.text)
+            await site.exchange("cough")
+            assert site.readable(kept)
+            site.now += DAY_S
+            await site.exchange("cough")
+            assert site.entries("expiry") == []
+            site.now += DAY_S
+            await until(lambda: not site.readable(kept))
+            stop.set()
+
+
+async def test_a_clock_that_leapt_and_came_back_did_no_harm(
+    site: SmallSite, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(expiring, "_LOOK_S", 0.01)
+    async with site.run():
+        kept = await site.exchange("fever", retention="worm")
+        stop = asyncio.Event()
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(expire_daily(site.records, stop))
+            site.now += 4_000 * DAY_S
+            await until(lambda: "ahead of the last entries" in caplog.text)
+            site.now -= 4_000 * DAY_S
+            assert (await expire(site.records)) == []
+            assert site.readable(kept)
+            stop.set()
