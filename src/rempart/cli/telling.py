@@ -1,4 +1,4 @@
-"""`story`, `full` and `line`: entries of the ledger for people to read (pure).
+"""`story`, `full`, `line`, `hit`, `counted` and `ranges`: entries of the ledger for people to read (pure).
 
 What was said comes from clients and engines: control characters other than line feeds and tabs are shown as escapes,
 so that no text can move the cursor of the terminal or hide a part of itself.
@@ -6,7 +6,7 @@ so that no text can move the cursor of the terminal or hide a part of itself.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -16,6 +16,22 @@ from rempart.ledger.reading.find import Found
 
 _SEPARATOR: Final = " · "
 _UNSAID: Final = "-"
+
+
+def counted(number: int, one: str, many: str = "") -> str:
+    """`1 exchange`, `2 exchanges`; `many` where it is not `one` and an s."""
+    return f"{number:,} {one if number == 1 else many or one + 's'}"
+
+
+def ranges(indices: Iterable[int]) -> str:
+    """`3, 7 to 9`."""
+    found: list[list[int]] = []
+    for index in sorted(indices):
+        if found and found[-1][-1] == index - 1:
+            found[-1][1:] = [index]
+        else:
+            found.append([index])
+    return ", ".join(" to ".join(map(str, one)) for one in found)
 
 
 def line(found: Found) -> str:

@@ -2,7 +2,8 @@
 
     policy               C2SP tlog-policy: who must have signed
     checkpoint           the signed note that all proofs lead to
-    tile/…               the hash tiles above the entries (C2SP tlog-tiles): hashes only
+    tile/…               the hash tiles above the entries, and the last ones of each level (C2SP tlog-tiles): hashes
+                         only; together they lead to the root
     entries/<index>.json the entries, byte for byte
     proofs/<index>.tlog-proof
     disclosed/<index>.json  what was said, where it was asked for: {"salt": hex, "content": base64}
@@ -35,7 +36,6 @@ from rempart.ledger.log.proof import TlogProof, encode
 from rempart.ledger.reading.prove import Proven, Prover, TileReader
 from rempart.ledger.reading.timestamps import covering
 from rempart.ledger.store.files import replace_durably
-from rempart.ledger.store.logfiles import read_tile
 
 _VERIFIERS: Final = {"verify.py": "verify_pack.py", "verify_timestamps.py": "verify_timestamps.py"}
 _FILES_OF_STAMP: Final = 3
@@ -72,19 +72,26 @@ class Written(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def write_pack(
-    log: Path, indices: Iterable[int], to: Path, *, policy: bytes, disclosed: Mapping[int, Revealed]
+    log: Path,
+    indices: Iterable[int],
+    to: Path,
+    *,
+    policy: bytes,
+    disclosed: Mapping[int, Revealed],
+    note: bytes | None = None,
 ) -> Written:
-    """`log` is `<data>/ledger/log`; `to` must not exist or be empty. Raises `UsageError`, `LedgerCorrupt`, and
-    `NotFound` when no checkpoint covers an entry yet."""
+    """`log` is `<data>/ledger/log`; `to` must not exist or be empty; `note`: the checkpoint to prove under, such as the
+    one that the witnesses cosigned, else the newest. Raises `UsageError`, `LedgerCorrupt`, and `NotFound` when that
+    checkpoint does not cover an entry (yet)."""
     wanted = sorted(set(indices))
     if not wanted:
         raise NotFound("There is no entry to be packed.", hint="Name exchanges, or a range of entries.")
     if to.exists() and any(to.iterdir()):
         raise UsageError(f"{to} is not empty.", hint="Give a directory that does not exist yet.")
-    prover = Prover(log)
+    prover = Prover(log, note)
     proven = [prover.prove(index) for index in wanted]
-    _, head = parse_note(prover.checkpoint)
-    read = _tiles_above(log, wanted, head)
+    head = prover.head
+    read = _tiles_of(prover, wanted)
     written: dict[Path, bytes] = {to / name: data for name, data in read.items()}
     written |= {to / "policy": policy, to / "checkpoint": prover.checkpoint}
     for one in proven:
@@ -95,8 +102,7 @@ def write_pack(
         written[to / "disclosed" / f"{index}.json"] = msgspec.json.encode(content)
     stamps = _stamps(log, wanted, head)
     written |= {to / name: data for name, data in stamps.items()}
-    note = _STAMPS if stamps else ""
-    readme = _README.format(origin=head.origin, count=len(wanted), size=head.size, stamps=note)
+    readme = _README.format(origin=head.origin, count=len(wanted), size=head.size, stamps=_STAMPS if stamps else "")
     written[to / "README.txt"] = readme.encode()
     for name, source in _VERIFIERS.items():
         written[to / name] = (files("rempart.ledger.reading") / source).read_bytes()
@@ -115,7 +121,7 @@ def write_pack(
 def _stamps(log: Path, indices: list[int], head: Checkpoint) -> dict[str, bytes]:
     found: dict[str, bytes] = {}
     for kept in covering(log.parent, indices, head.size):
-        node = TileReader(log, head.size).node
+        node = TileReader(log, Prover(log).head.size).node
         check_prefix(parse_note(kept.note)[1], head, node, "Its authority has stamped")
         proof = consistency_proof(kept.size, head.size, node)
         name = f"timestamps/{kept.size}"
@@ -129,17 +135,20 @@ def proof_of(proven: Proven) -> TlogProof:
     return TlogProof(index=proven.index, hashes=tuple(proven.hashes), checkpoint=proven.checkpoint, extra=proven.entry)
 
 
-def _tiles_above(log: Path, indices: list[int], head: Checkpoint) -> dict[str, bytes]:
-    found: dict[str, bytes] = {}
+def _tiles_of(prover: Prover, indices: list[int]) -> dict[str, bytes]:
+    """The tiles above the entries, and the last ones of each level: together they lead to the root."""
+    size = prover.head.size
+    levels = range((size.bit_length() + tiles.TILE_BITS - 1) // tiles.TILE_BITS)
+    wanted = {(level, (size >> tiles.TILE_BITS * level) // tiles.TILE_WIDTH) for level in levels}
     for index in indices:
-        level, place = 0, index
-        while True:
-            number = place // tiles.TILE_WIDTH
-            width = min((head.size >> tiles.TILE_BITS * level) - number * tiles.TILE_WIDTH, tiles.TILE_WIDTH)
-            name = tiles.tile_path(level, number, width)
-            if name not in found:
-                found[name] = read_tile(log, level, number, width)
-            if width < tiles.TILE_WIDTH:
-                break
-            level, place = level + 1, number
-    return found
+        level, number = 0, index // tiles.TILE_WIDTH
+        while (level, number) not in wanted and _holds(size, level, number):
+            wanted.add((level, number))
+            level, number = level + 1, number // tiles.TILE_WIDTH
+    found = {(level, number): prover.tile(level, number) for level, number in wanted if _holds(size, level, number)}
+    return {tiles.tile_path(*place, len(hashes)): b"".join(hashes) for place, hashes in sorted(found.items())}
+
+
+def _holds(size: int, level: int, number: int) -> bool:
+    """Whether that tile holds any hash in a tree of `size` leaves."""
+    return number * tiles.TILE_WIDTH < size >> tiles.TILE_BITS * level

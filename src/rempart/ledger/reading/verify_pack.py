@@ -5,14 +5,17 @@
 
 Trust no policy that came with the pack: give the one, or the log's verifier key, that you were handed another way.
 
-What it does, in this order; it stops at the first thing that does not hold and exits with 1:
+What it does, in this order; it stops at the first thing that does not hold and exits with 1 (with 2 when what it was
+given cannot be used, such as a key with a slip in it):
 1. The policy is read (C2SP tlog-policy), or made of the one key given.
 2. The checkpoint must be signed by a log of the policy, and cosigned by its quorum of witnesses
    (C2SP tlog-checkpoint, signed-note, tlog-cosignature).
 3. Each entry must be canonical JSON (RFC 8785), and its proof (C2SP tlog-proof) must lead from the hash of its own
    bytes to the root of that checkpoint (RFC 9162 section 2.1.3.2).
-4. Each hash tile must hold the hashes that its neighbours and the proofs say (C2SP tlog-tiles).
+4. Each hash tile above an entry must hold the hashes that the tiles below it and the entry say, and the last tiles of
+   each level must lead to the root of the checkpoint (C2SP tlog-tiles).
 5. What is disclosed of an entry must be what the entry commits to (HMAC-SHA256 under the salt disclosed with it).
+   No proof and nothing disclosed may be of an entry that is not in the pack.
 6. The request and the response of one exchange must name each other.
 7. Each time stamp must be on the bytes of a checkpoint that a log of the policy signed, whose tree is the beginning of
    that of the pack's checkpoint (RFC 9162 section 2.1.4.2). With the authority's certificates it must hold too
@@ -30,8 +33,10 @@ import hashlib
 import hmac
 import importlib.util
 import json
+import os
 import re
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -46,6 +51,10 @@ PROOF = "c2sp.org/tlog-proof@v1"
 
 class Broken(Exception):
     """Something does not hold; the text says what."""
+
+
+class Misused(Exception):
+    """What was given to trust, or the directory, cannot be used; the text says why. No finding about the pack."""
 
 
 def refuse(text: str) -> NoReturn:
@@ -217,33 +226,6 @@ def climb(index: int, size: int, leaf: bytes, hashes: list[bytes]) -> bytes:
     return found
 
 
-def check_beginning(old: tuple[str, int, bytes], new: tuple[str, int, bytes], path: list[bytes]) -> None:
-    """The tree of `old` must be the beginning of the tree of `new`."""
-    if old[0] != new[0] or not 0 < old[1] <= new[1]:
-        refuse("a time stamp is of another log, or of more than the checkpoint covers")
-    if old[1] == new[1]:
-        if path or old[2] != new[2]:
-            refuse("a time stamp is of another tree of the same size")
-        return
-    hashes = [old[2], *path] if old[1] & (old[1] - 1) == 0 else list(path)
-    place, last = old[1] - 1, new[1] - 1
-    while place % 2:
-        place, last = place >> 1, last >> 1
-    first = second = hashes[0]
-    for hash_ in hashes[1:]:
-        if last == 0:
-            refuse("the proof of a time stamp is too long")
-        if place % 2 or place == last:
-            first, second = node_hash(hash_, first), node_hash(hash_, second)
-            while place % 2 == 0 and place:
-                place, last = place >> 1, last >> 1
-        else:
-            second = node_hash(second, hash_)
-        place, last = place >> 1, last >> 1
-    if last or first != old[2] or second != new[2]:
-        refuse(f"the {old[1]} entries that were time-stamped are not the first ones of this log")
-
-
 def root_of(row: list[bytes]) -> bytes:
     while len(row) > 1:
         row = [node_hash(*row[at : at + 2]) if at + 1 < len(row) else row[at] for at in range(0, len(row), 2)]
@@ -287,6 +269,17 @@ class Tiles:
                 return
             level, hash_, place = level + 1, root_of(tile), number
 
+    def check_edge(self, root: bytes) -> None:
+        """The last tiles, each partial, must lead to the root: all that is left of it is whole tiles."""
+        level, rest = 0, list[bytes]()
+        while self._size >> 8 * level:
+            number, width = divmod(self._size >> 8 * level, WIDTH)
+            row = self.tile(level, number) if width else []
+            rest = [root_of([*row, *rest])] if row or rest else []
+            level += 1
+        if rest != [root]:
+            refuse("the last tiles of the tree do not lead to the root of the checkpoint")
+
 
 # The pack.
 
@@ -322,6 +315,13 @@ def check_disclosed(path: Path, fields: dict[str, Any], index: int) -> None:
         refuse(f"what is disclosed of entry {index} is not what the entry commits to")
 
 
+def check_alone(pack: Path, entries: dict[int, dict[str, Any]]) -> None:
+    """Whoever takes an entry out of a pack must take its proof and what it said as well."""
+    for path in (*(pack / "proofs").glob("*"), *(pack / "disclosed").glob("*")):
+        if path.stem not in map(str, entries):
+            refuse(f"{path.relative_to(pack)} is of an entry that is not in the pack")
+
+
 def check_pairs(entries: dict[int, dict[str, Any]]) -> int:
     pairs = 0
     for index, fields in entries.items():
@@ -343,9 +343,9 @@ def check_stamps(pack: Path, policy: Policy, checkpoint: tuple[str, int, bytes],
         note = path.with_suffix(".checkpoint").read_bytes()
         stamped, _ = policy.open(note, quorum=False)
         lines = path.with_suffix(".consistency").read_text().split()
-        check_beginning(stamped, checkpoint, [unbase64(line) for line in lines])
         stamps = stamps_module()
         try:
+            stamps.check_beginning(stamped, checkpoint, [unbase64(line) for line in lines])
             token = stamps.read(path.read_bytes(), note)
             found.append((stamped[1], f"{token.time:%Y-%m-%dT%H:%M:%SZ}"))
             if ca:
@@ -389,6 +389,10 @@ def verify(pack: Path, policy: Policy, ca: bytes | None = None) -> dict[str, Any
         if content.exists():
             check_disclosed(content, entries[index], index)
             disclosed += 1
+    if not entries:
+        refuse("the pack holds no entry")
+    tiles.check_edge(root)
+    check_alone(pack, entries)
     return {
         "holds": True,
         "origin": origin,
@@ -396,6 +400,7 @@ def verify(pack: Path, policy: Policy, ca: bytes | None = None) -> dict[str, Any
         "root": root.hex(),
         "witnesses": witnesses,
         "entries": len(entries),
+        "indices": ranges(entries),
         "pairs": check_pairs(entries),
         "disclosed": disclosed,
         "tiles": len(tiles.read),
@@ -403,33 +408,78 @@ def verify(pack: Path, policy: Policy, ca: bytes | None = None) -> dict[str, Any
     }
 
 
+def ranges(indices: Iterable[int]) -> str:
+    """`3, 7 to 9`."""
+    found: list[list[int]] = []
+    for index in sorted(indices):
+        if found and found[-1][-1] == index - 1:
+            found[-1][1:] = [index]
+        else:
+            found.append([index])
+    return ", ".join(" to ".join(map(str, one)) for one in found)
+
+
+def given_bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise Misused(f"{path} cannot be read: {error.strerror}") from error
+
+
+def trusted(directory: Path, policy: Path | None, vkey: str | None) -> Policy:
+    """What was given to trust; without it, what is in the pack."""
+    if vkey is None and policy is None:
+        return Policy((directory / "policy").read_text("latin-1"))
+    text = f"log {vkey}\nquorum none\n" if policy is None else given_bytes(policy).decode("latin-1")
+    try:
+        return Policy(text)
+    except (Broken, ValueError, IndexError) as error:
+        what = str(error) if isinstance(error, Broken) else "its base64 is damaged"
+        raise Misused(f"{policy or '--vkey'}: {what}") from error
+
+
+def unread(error: Exception, pack: Path) -> str:
+    """What in the pack could not be read."""
+    if isinstance(error, Broken):
+        return str(error)
+    if isinstance(error, OSError) and error.filename:
+        return f"{os.path.relpath(error.filename, pack)} cannot be read: {error.strerror}"
+    return f"the pack cannot be read: {error!r}"
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description="Verify an auditor's pack of a Rempart ledger.")
     parser.add_argument("directory", nargs="?", type=Path, default=Path(__file__).parent)
-    parser.add_argument("--policy", type=Path, help="the policy that you trust")
-    parser.add_argument("--vkey", help="the log's verifier key that you trust, without witnesses")
+    trust = parser.add_mutually_exclusive_group()
+    trust.add_argument("--policy", type=Path, help="the policy that you trust: the log's key and its witnesses")
+    trust.add_argument("--vkey", help="the log's verifier key that you trust, without witnesses")
     parser.add_argument("--timestamp-ca", type=Path, help="certificates of the time-stamping authority (PEM)")
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
-    own = not (given.policy or given.vkey)
+    own = given.policy is None and given.vkey is None
     try:
-        if given.vkey:
-            policy = Policy(f"log {given.vkey}\nquorum none\n")
-        else:
-            policy = Policy((given.policy or given.directory / "policy").read_text("latin-1"))
-        ca = given.timestamp_ca.read_bytes() if given.timestamp_ca else None
+        if not (given.directory / "verify.py").exists() and not (given.directory / "checkpoint").exists():
+            raise Misused(f"{given.directory} is no auditor's pack")
+        policy = trusted(given.directory, given.policy, given.vkey)
+        ca = given_bytes(given.timestamp_ca) if given.timestamp_ca else None
+        if ca is not None and b"-----BEGIN CERTIFICATE-----" not in ca:
+            raise Misused(f"{given.timestamp_ca} holds no certificate in PEM")
         told = {**verify(given.directory, policy, ca), "policy": "the pack's own" if own else "yours"}
+    except Misused as error:
+        print(json.dumps({"holds": None, "error": str(error)}) if given.json else f"NOTHING WAS CHECKED: {error}")
+        return 2
     except (Broken, OSError, ValueError, KeyError, IndexError, TypeError) as error:
-        what = str(error) if isinstance(error, Broken) else f"the pack cannot be read: {error!r}"
+        what = unread(error, given.directory)
         print(json.dumps({"holds": False, "error": what}) if given.json else f"IT DOES NOT HOLD: {what}")
         return 1
     if given.json:
         print(json.dumps(told))
         return 0
     print(f"It holds: {told['entries']} entries of {told['origin']}, {told['disclosed']} of them with what was said.")
+    print(f"  entries      {told['indices']}")
     print(f"  checkpoint   {told['size']} entries, root {told['root']}")
     print(f"  witnesses    {', '.join(told['witnesses']) or 'none asked for'}")
-    print(f"  exchanges    {told['pairs']} requests with their responses")
+    print(f"  exchanges    {told['pairs']} with both request and response")
     for stamp in told["timestamps"]["stamps"]:
         print(f"  time stamp   the first {stamp['entries']} entries existed on {stamp['time']}, at the latest")
     if told["timestamps"]["unchecked"]:

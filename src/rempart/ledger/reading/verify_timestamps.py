@@ -7,6 +7,8 @@ What `verify` does, in this order; `Refused` says what does not hold:
 4. That certificate is for time stamping alone (critical extended key usage, RFC 3161 section 2.3).
 5. It leads to a root in the authority's file over certificates that may sign others, all valid at the stamp's time.
 
+`check_beginning`: the tree that was stamped must be the beginning of the pack's (RFC 9162 section 2.1.4.2).
+
 What it does not know how to check is `Unchecked`: RSASSA-PSS and other algorithms than RSA, ECDSA and Ed25519, critical
 extensions of certificates beyond the usual ones, revocation.
 """
@@ -292,3 +294,34 @@ def _check_one(certificate: x509.Certificate, at: datetime) -> None:
     for extension in certificate.extensions:
         if extension.critical and not isinstance(extension.value, UNDERSTOOD):
             raise Unchecked(f"a certificate has the critical extension {extension.oid.dotted_string}")
+
+
+def check_beginning(old: tuple[str, int, bytes], new: tuple[str, int, bytes], path: list[bytes]) -> None:
+    """The tree of `old` must be the beginning of the tree of `new`."""
+    if old[0] != new[0] or not 0 < old[1] <= new[1]:
+        refuse("a time stamp is of another log, or of more than the checkpoint covers")
+    if old[1] == new[1]:
+        if path or old[2] != new[2]:
+            refuse("a time stamp is of another tree of the same size")
+        return
+    hashes = [old[2], *path] if old[1] & (old[1] - 1) == 0 else list(path)
+    place, last = old[1] - 1, new[1] - 1
+    while place % 2:
+        place, last = place >> 1, last >> 1
+    first = second = hashes[0]
+    for hash_ in hashes[1:]:
+        if last == 0:
+            refuse("the proof of a time stamp is too long")
+        if place % 2 or place == last:
+            first, second = node_hash(hash_, first), node_hash(hash_, second)
+            while place % 2 == 0 and place:
+                place, last = place >> 1, last >> 1
+        else:
+            second = node_hash(second, hash_)
+        place, last = place >> 1, last >> 1
+    if last or first != old[2] or second != new[2]:
+        refuse(f"the {old[1]} entries that were time-stamped are not the first ones of this log")
+
+
+def node_hash(left: bytes, right: bytes) -> bytes:
+    return hashlib.sha256(b"\1" + left + right).digest()
