@@ -52,9 +52,11 @@ def erase(
         click.echo(f"This erases {_NAMED[scope]}{_counts(planned)}. It cannot be undone.", err=True)
         for hold_id, count in planned["kept"].items():
             click.echo(f"  {count:,} of these stay readable: kept by hold {hold_id}.", err=True)
-        if not click.confirm("Erase?", err=True):
+        try:
+            click.confirm("Erase?", abort=True, err=True)
+        except click.Abort:
             click.echo("Nothing was erased.", err=True)
-            raise click.Abort
+            raise
     done = _ask("erasure.erase", asked, data, config_path)
     if as_json:
         show(done)
