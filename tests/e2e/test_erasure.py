@@ -112,7 +112,7 @@ def test_a_hold_and_its_release_by_two_people(server: Running, tmp_path: Path) -
     exchange = proxy.ask("fever", ALICE)
     command(server, "ledger", "hold", "case-7", "--subject", ALICE, "--ground", "file 7/26")
     told = rempart("ledger", "erase", "--subject", ALICE, *GROUND, "--yes", data=server.data)
-    assert "1 exchanges kept by hold case-7" in told.stdout
+    assert "1 exchange kept by hold case-7" in told.stdout
     assert readable(server, exchange)
     assert [one["exchanges"] for one in command(server, "ledger", "holds")] == [1]
     refused = rempart("ledger", "release", "case-7", data=server.data)
@@ -190,7 +190,8 @@ def test_without_a_server_it_is_the_same(server: Running) -> None:
     assert server.stop() == 0
     asked = rempart("ledger", "erase", "--subject", ALICE, *GROUND, data=server.data)
     assert asked.returncode == 130  # nobody is there to say yes
-    assert "1 exchanges (2 bodies)" in asked.stderr
+    assert "1 exchange (2 bodies)" in asked.stderr
+    assert "Nothing was erased." in asked.stderr
     assert readable(server, exchange)
     command(server, "ledger", "erase", "--subject", ALICE, *GROUND, "--yes")
     assert not readable(server, exchange)

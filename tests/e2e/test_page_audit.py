@@ -166,6 +166,19 @@ def test_what_is_wrong_with_a_search_is_said(enter: Enter, site: Running) -> Non
     visit.forgive("400 (Bad Request)")
 
 
+def test_of_a_refused_exchange_the_one_entry_and_its_error_are_shown(enter: Enter, site: Running, auditor: str) -> None:
+    refused = chat(site, "Where is the drowned cathedral?", model="nowhere")
+    indexed(site, "cathedral")
+    visit = enter(auditor)
+    opened(visit, refused, "cathedral outcome:refused")
+    expect(visit.page.locator(".ledger-line")).to_have_text(re.compile(r"nos?\.\s\d+ · proof checked$"))
+    expect(visit.page.locator(".ledger-line")).to_contain_text("· no.")
+    visit.page.locator("#reason").fill("complaint 7")
+    visit.page.locator("#reason").press("Enter")
+    expect(visit.page.locator("#bodies .who").last).to_have_text("Error")
+    expect(visit.page.locator("#bodies .spoken").last).to_contain_text("There is no model 'nowhere' here.")
+
+
 def test_when_the_ledger_cannot_record_it_is_said_and_nothing_shown(enter: Enter, site: Running) -> None:
     visit = enter(site.key)
     error = {"error": {"message": "No room.", "type": "", "param": None, "code": "ledger_unavailable"}}

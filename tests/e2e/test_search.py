@@ -42,11 +42,11 @@ def _asked(
         return refused.code, json.loads(refused.read()), dict(refused.headers)
 
 
-def chat(site: Running, said: str) -> str:
-    """Say it; the id of the exchange."""
-    body = {"model": site.model, "max_tokens": 4, "messages": [{"role": "user", "content": said}]}
+def chat(site: Running, said: str, model: str = "") -> str:
+    """Say it; the id of the exchange. A `model` that does not exist is refused."""
+    body = {"model": model or site.model, "max_tokens": 4, "messages": [{"role": "user", "content": said}]}
     status, _, headers = _asked(site, "/v1/chat/completions", site.key, body)
-    assert status == 200
+    assert status == (404 if model else 200)
     return headers["x-rempart-exchange"]
 
 

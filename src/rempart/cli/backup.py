@@ -75,6 +75,9 @@ def list_(data: Path | None, config_path: Path | None, as_json: bool) -> None:
     if as_json:
         show(found)
         return
+    if not found:
+        click.echo("No backup is recorded.", err=True)
+        return
     click.echo(f"{'BACKUP':<32}  {'TIME':<27}  {'EPOCH':>5}  {'ROOT':<4}  ENTRY")
     for one in found:
         root = "yes" if one.with_root else "no"
@@ -156,6 +159,7 @@ def _tell_made(made: Made) -> None:
 
 def _tell_restored(restored: Restored, data: Path) -> None:
     click.echo(f"{data}: {restored.restored:,} entries came back, root {restored.root}")
+    click.echo("ATTENTION  What was erased since that backup can be read again: erase it again.")
     if restored.new_log:
         click.echo(f"A new log begins: {restored.why}")
         click.echo(f"  the old one   ledger/previous/{restored.previous}, readable and verifiable as it was")

@@ -12,11 +12,14 @@ import click
 
 from rempart.cli.installation import require_ledger
 from rempart.cli.options import PathOption, common, settings_of, show, text_given
+from rempart.cli.telling import counted
 from rempart.errors import UsageError
 from rempart.ledger.keys.sealing import passphrase_from_file
 from rempart.wiring import administer
 
 _KEY_VARIABLE: Final = "REMPART_KEY"
+_NAMED: Final = {"subject": "the name, its API keys, and ", "actor": "the name, its API keys, and ", "exchange": ""}
+"""What goes beside exchanges."""
 
 
 @click.command(short_help="Erase a person, an exchange, or a key's owner.")
@@ -46,18 +49,22 @@ def erase(
         if as_json:
             raise UsageError("With --json nobody can be asked.", hint="Add --yes.")
         planned = _ask("erasure.plan", asked, data, config_path)
-        click.echo(f"This erases {_counts(planned)}. It cannot be undone.", err=True)
+        click.echo(f"This erases {_NAMED[scope]}{_counts(planned)}. It cannot be undone.", err=True)
         for hold_id, count in planned["kept"].items():
             click.echo(f"  {count:,} of these stay readable: kept by hold {hold_id}.", err=True)
-        click.confirm("Erase?", abort=True, err=True)
+        try:
+            click.confirm("Erase?", abort=True, err=True)
+        except click.Abort:
+            click.echo("Nothing was erased.", err=True)
+            raise
     done = _ask("erasure.erase", asked, data, config_path)
     if as_json:
         show(done)
         return
     certificate = done["certificate"]
-    click.echo(f"Erased: {_counts(certificate)}. Certificate: entry {certificate['index']}.")
+    click.echo(f"Erased: {_NAMED[scope]}{_counts(certificate)}. Certificate: entry {certificate['index']}.")
     for hold_id, count in certificate["kept"].items():
-        click.echo(f"  {count:,} exchanges kept by hold {hold_id}.")
+        click.echo(f"  {counted(count, 'exchange')} kept by hold {hold_id}.")
     for backup in done["backups"]:
         opens = "with its root: it opens what was erased" if backup["with_root"] else "without its root"
         click.echo(f"  Backup {backup['backup']} of {backup['time']} is older, {opens}.")
@@ -90,7 +97,7 @@ def hold(
     if common_["as_json"]:
         show(done)
     else:
-        click.echo(f"Hold {id} keeps {done['counts']['exchanges']:,} exchanges. Entry {done['index']}.")
+        click.echo(f"Hold {id} keeps {counted(done['counts']['exchanges'], 'exchange')}. Entry {done['index']}.")
 
 
 @click.command(short_help="Agree to the release of a hold.")
@@ -110,7 +117,9 @@ def release(id: str, key_file: Path | None, data: Path | None, config_path: Path
     if as_json:
         show(done)
     elif done["released"]:
-        click.echo(f"Hold {id} is released: it kept {done['counts']['exchanges']:,} exchanges. Entry {done['index']}.")
+        click.echo(
+            f"Hold {id} is released: it kept {counted(done['counts']['exchanges'], 'exchange')}. Entry {done['index']}."
+        )
     else:
         click.echo(f"Your agreement is recorded in entry {done['index']}. A second person releases hold {id}.")
 
@@ -123,12 +132,14 @@ def holds(data: Path | None, config_path: Path | None, as_json: bool) -> None:
     if as_json:
         show(found)
         return
+    if not found:
+        click.echo("No hold is in force.", err=True)
     for one in found:
         held = one["hold"]
         covers = ", ".join(held["scope"])
         agreed = f", release agreed by {held['released_by'][0]}" if held["released_by"] else ""
-        told = f"{one['exchanges']:,} exchanges ({covers}), since {held['began']} by {held['by']}: {held['reason']}"
-        click.echo(f"{held['id']}  {told}{agreed}")
+        since = f"since {held['began']} by {held['by']}: {held['reason']}"
+        click.echo(f"{held['id']}  {counted(one['exchanges'], 'exchange')} ({covers}), {since}{agreed}")
 
 
 @click.command(short_help="End what has been kept for its time.")
@@ -141,6 +152,8 @@ def expire(dry_run: bool, data: Path | None, config_path: Path | None, as_json: 
         if as_json:
             show(found)
             return
+        if not found["buckets"]:
+            click.echo("Nothing is due.", err=True)
         for retention, bucket in found["buckets"]:
             click.echo(f"due  {retention}/{bucket}")
         for retention in found["unknown"]:
@@ -150,10 +163,12 @@ def expire(dry_run: bool, data: Path | None, config_path: Path | None, as_json: 
     if as_json:
         show(expired)
         return
+    if not expired:
+        click.echo("Nothing was due.", err=True)
     for one in expired:
         certificate = one["certificate"]
         kept = sum(certificate["kept"].values())
-        held = f", {kept:,} exchanges kept by holds" if kept else ""
+        held = f", {counted(kept, 'exchange')} kept by holds" if kept else ""
         click.echo(f"expired  {one['class']}/{one['bucket']}: {_counts(certificate)}{held}")
 
 
@@ -194,7 +209,8 @@ def _key(path: Path | None) -> str:
     return "" if path is None else passphrase_from_file(path)
 
 
-def _counts(counted: Mapping[str, Any]) -> str:
-    counts = counted["counts"]
-    others = f", also about {counts['others']:,} other people" if counts.get("others") else ""
-    return f"{counts['exchanges']:,} exchanges ({counts['bodies']:,} bodies{others})"
+def _counts(report: Mapping[str, Any]) -> str:
+    counts = report["counts"]
+    people = counted(counts.get("others", 0), "other person", "other people")
+    others = f", also about {people}" if counts.get("others") else ""
+    return f"{counted(counts['exchanges'], 'exchange')} ({counted(counts['bodies'], 'body', 'bodies')}{others})"

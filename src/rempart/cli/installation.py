@@ -42,9 +42,14 @@ def keys_of(data: Path, keys: Keys | None = None) -> Keystore:
     return open_keystore(data, keys)
 
 
+def has_keys(data: Path) -> bool:
+    """Whether it is more than a copy of the ledger."""
+    return _is_there(data.joinpath(*_KEYS))
+
+
 def require_keys(data: Path) -> None:
     """Raises `KeystoreError` when they are missing."""
-    if not _is_there(data.joinpath(*_KEYS)):
+    if not has_keys(data):
         raise KeystoreError("This directory has no keys (keys/ is missing).", hint="Restore keys/ from its backup.")
 
 

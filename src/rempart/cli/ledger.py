@@ -12,11 +12,12 @@ from typing import Any
 import click
 import msgspec
 
-from rempart.cli.installation import keys_of, require_ledger
+from rempart.cli.installation import has_keys, keys_of, require_ledger
 from rempart.cli.options import common, progress, settings_of, show
 from rempart.cli.reads import HOW, Reading, reader
-from rempart.cli.telling import full, line, story
+from rempart.cli.telling import counted, full, line, story
 from rempart.errors import LedgerCorrupt, UsageError
+from rempart.ledger.keys.keystore import Keystore
 from rempart.ledger.log.checkpoint import Verifier
 from rempart.ledger.log.handover import led_to
 from rempart.ledger.reading.examine import Examined, Progress
@@ -27,7 +28,7 @@ from rempart.ledger.reading.handovers import believed, read_handovers
 from rempart.ledger.reading.previous import verify_chain
 from rempart.ledger.reading.timestamps import Stamped, check_timestamps, read_authority
 from rempart.ledger.reading.witnessed import check_own_line, check_witnessed
-from rempart.ledger.store.logfiles import ledger_directory
+from rempart.ledger.store.logfiles import ledger_directory, previous_logs
 from rempart.ledger.store.ownership import own
 from rempart.ledger.writing.opening import read_vkey
 from rempart.wiring_attesting import read_policy
@@ -80,6 +81,9 @@ def verify(vkey: str | None, no_bodies: bool, as_json: bool, **asked: Path | Non
         show({"holds": True, **msgspec.to_builtins(examined), **told, "seconds": round(seconds, 3)})
         return
     _tell(examined, "The ledger holds", seconds)
+    before = previous_logs(ledger_directory(directory))
+    if before:
+        click.echo(f"  continues    {counted(len(before), 'older log')} in ledger/previous, checked as well")
     if standing is not None:
         click.echo(f"  witnessed    {standing.size:,} entries, by {', '.join(standing.witnesses) or 'nobody'}")
     if authority is not None:
@@ -218,13 +222,20 @@ def show_(what: str, sealed: bool, whole: bool, as_json: bool, **asked: Any) -> 
     keystore = keys_of(directory, reading.settings.keys) if reading.reason else None
     found = find_everywhere(ledger_directory(directory), what, keystore)
     reading.record("show", found=len(found), bodies=sum(one.body is not None for one in found), query=what)
-    if not (sealed or reading.reason) and any(one.entry.get("body") for one in found):
+    identity = "" if keystore is None else _identity(keystore, found)
+    if not (sealed or reading.reason) and has_keys(directory) and any(one.entry.get("body") for one in found):
         click.echo(HOW, err=True)
     if as_json:
         for one in found:
             show(one)
     else:
-        click.echo("\n".join(map(full, found)) if whole else story(found))
+        click.echo("\n".join(map(full, found)) if whole else story(found, whole=not what.isdigit(), identity=identity))
+
+
+def _identity(keystore: Keystore, found: list[Found]) -> str:
+    """Who asked; empty when that is nobody any more."""
+    actor = next((str(one.entry["actor"]) for one in found if one.entry.get("actor")), "")
+    return keystore.identity(actor) if actor and keystore.get("subject", actor) is not None else ""
 
 
 @ledger.command()

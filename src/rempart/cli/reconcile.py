@@ -12,6 +12,7 @@ import msgspec
 
 from rempart.cli.installation import require_ledger
 from rempart.cli.options import common, settings_of, show
+from rempart.cli.telling import counted
 from rempart.errors import UsageError
 from rempart.ledger.reading.reconcile import COUNTS, EngineRow, Reconciled
 from rempart.ledger.reading.reconcile import reconcile as reconcile_ledger
@@ -49,17 +50,17 @@ def _tell(found: Reconciled) -> None:
     if found.more:
         click.echo(f"... and {found.more:,} more.")
     verdict = "Nothing is missing" if found.holds else "Something is MISSING"
-    click.echo(f"{verdict}: {found.boots:,} runs of the server, {found.heartbeats:,} heartbeats.")
+    click.echo(f"{verdict}: {counted(found.boots, 'run')} of the server, {counted(found.heartbeats, 'heartbeat')}.")
 
 
 def _tell_row(row: EngineRow) -> None:
     click.echo(f"run {row.boot[:8]}  engine {row.engine}")
-    click.echo(f"  {'':<18}{'RECORDED':>12}{'COUNTED':>12}{'ENGINE SAYS':>13}{'ALLOWED':>9}")
+    click.echo(f"  {'':<22}{'RECORDED':>12}{'COUNTED':>12}{'ENGINE SAYS':>13}{'ALLOWED':>9}")
     for name in COUNTS:
         kind = name.removeprefix("tokens_") if name.startswith("tokens_") else ""
         says = f"{row.served[kind]:,}" if kind and row.served is not None else "-"
         allowed = f"{row.allowance[kind]:,}" if kind else "-"
         label = name.replace("_", " of ") if kind else name
-        click.echo(f"  {label:<18}{row.recorded[name]:>12,}{row.counted[name]:>12,}{says:>13}{allowed:>9}")
+        click.echo(f"  {label:<22}{row.recorded[name]:>12,}{row.counted[name]:>12,}{says:>13}{allowed:>9}")
     if row.served is not None and not row.compared:
         click.echo("  never idle at a heartbeat: what the engine says could not be compared")

@@ -70,7 +70,9 @@ def reviews_(data: Path | None, config_path: Path | None, as_json: bool) -> None
         show({"reviews": found, "due": next_one})
         return
     for one in found:
-        click.echo(f"{one.index:>8}  {one.time}  {one.by}  entries {one.first} to {one.last}  {_counts(one.gaps)} gaps")
+        click.echo(
+            f"{one.index:>8}  {one.time}  {one.by}  entries {one.first} to {one.last}  gaps: {_counts(one.gaps)}"
+        )
     click.echo(f"The next review is due on {next_one}.")
 
 

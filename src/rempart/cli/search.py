@@ -36,8 +36,9 @@ from rempart.wiring import open_archive
 def search(query: str, limit: int, below: int | None, proofs: Path | None, as_json: bool, **asked: Any) -> None:
     """Find exchanges, the newest first. Words and fields must all hold, in the question or in the answer:
 
-    refund "credit note" actor:a_… model:qwen3 outcome:ok class:standard after:2026-11-01 before:2026-12-01
+    refund "credit note" actor:"Ada Lovelace" model:qwen3 outcome:ok finding:iban class:standard after:2026-11-01
 
+    An actor is the owner of a key, by name or pseudonym; before: and after: take UTC days, or hours (2026-11-01T17).
     Only with --reason and an auditor's key it is shown where the words stand, and who asked.
     """
     settings = settings_of(asked.pop("data"), asked.pop("config_path")).settings

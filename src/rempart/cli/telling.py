@@ -1,4 +1,4 @@
-"""`story`, `full` and `line`: entries of the ledger for people to read (pure).
+"""`story`, `full`, `line`, `hit`, `counted` and `ranges`: entries of the ledger for people to read (pure).
 
 What was said comes from clients and engines: control characters other than line feeds and tabs are shown as escapes,
 so that no text can move the cursor of the terminal or hide a part of itself.
@@ -6,7 +6,7 @@ so that no text can move the cursor of the terminal or hide a part of itself.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -18,6 +18,22 @@ _SEPARATOR: Final = " · "
 _UNSAID: Final = "-"
 
 
+def counted(number: int, one: str, many: str = "") -> str:
+    """`1 exchange`, `2 exchanges`; `many` where it is not `one` and an s."""
+    return f"{number:,} {one if number == 1 else many or one + 's'}"
+
+
+def ranges(indices: Iterable[int]) -> str:
+    """`3, 7 to 9`."""
+    found: list[list[int]] = []
+    for index in sorted(indices):
+        if found and found[-1][-1] == index - 1:
+            found[-1][1:] = [index]
+        else:
+            found.append([index])
+    return ", ".join(" to ".join(map(str, one)) for one in found)
+
+
 def line(found: Found) -> str:
     """One entry as `ledger tail` prints it: index, time, type, and what it holds."""
     entry = found.entry
@@ -26,8 +42,9 @@ def line(found: Found) -> str:
 
 def hit(found: Hit) -> str:
     """One result of a search, and under it who asked and where the words stand, as far as these were asked for."""
-    facts = [found.exchange, found.model, found.outcome, found.actor or found.role]
-    lines = [f"{found.index:>8}  {found.time}  {plain(' '.join(one for one in facts if one))}"]
+    who = found.actor or found.role
+    facts = f"{found.time}  {found.exchange}  {found.outcome or 'read':<9}  {who:<34}  {found.model}"
+    lines = [f"{found.index:>8}  {plain(facts)}".rstrip()]
     lines += [f"          {plain(text)}" for text in (found.identity, found.snippet) if text]
     return "\n".join(lines)
 
@@ -42,17 +59,22 @@ def full(found: Found) -> str:
     return "\n".join(parts) + "\n"
 
 
-def story(found: Sequence[Found]) -> str:
-    """The entries of one exchange: a head, what was asked, what was answered. Of other entries their line."""
+def story(found: Sequence[Found], *, whole: bool = True, identity: str = "") -> str:
+    """The entries of one exchange: a head, what was asked, what was answered. Of other entries their line.
+
+    `whole`: these are all there are of it; `identity`: who its actor is, where that may be shown.
+    """
     if any(one.entry["type"] not in ("request", "response") for one in found):
         return "\n".join(text for one in found for text in (line(one), *_said(one)))
-    parts = [_head(found)]
+    parts = [_head(found, whole)]
+    if identity:
+        parts.append(f"asked with a key of {plain(identity)}")
     for one in found:
         parts += _said(one)
     return "\n".join(parts)
 
 
-def _head(found: Sequence[Found]) -> str:
+def _head(found: Sequence[Found], whole: bool) -> str:
     """When, which role, which model, how it ended, what it took; then the names by which the ledger knows it."""
     fields: dict[str, Any] = {}
     for one in found:
@@ -61,12 +83,13 @@ def _head(found: Sequence[Found]) -> str:
         str(fields["time"]),
         f"role {fields.get('role', _UNSAID)}",
         f"model {fields.get('model') or _UNSAID}",
-        f"outcome {_outcome(fields)}",
-        _tokens(fields),
     ]
+    if whole or "outcome" in fields:
+        facts += [f"outcome {_outcome(fields)}", _tokens(fields)]
     numbers = ", ".join(str(one.index) for one in found)
     entries = f"entry {numbers}" if len(found) == 1 else f"entries {numbers}"
     named = [f"exchange {fields['exchange']}", entries, f"key {fields.get('key', _UNSAID)}"]
+    named += [f"actor {fields['actor']}"] if fields.get("actor") else []
     return f"{plain(_SEPARATOR.join(facts))}\n{plain(_SEPARATOR.join(named))}"
 
 
@@ -177,7 +200,7 @@ def _exchange(entry: Mapping[str, Any]) -> str:
 
 
 def _start(entry: Mapping[str, Any]) -> str:
-    told = f"rempart {entry.get('version', '')}, {entry.get('lost', 0)} exchanges lost"
+    told = f"rempart {entry.get('version', '')}, {counted(entry.get('lost', 0), 'exchange')} lost"
     behind = entry.get("clock_behind_s")
     continues = entry.get("continues")
     if continues:
@@ -206,6 +229,8 @@ def _read(entry: Mapping[str, Any]) -> str:
     told = [f"{entry.get('verb', '')} by {entry.get('role', '')}", f"{entry.get('found', 0)} found"]
     if entry.get("key") != entry.get("role"):
         told[0] += f" {entry.get('key', '')}"
+    if entry.get("second"):
+        told[0] += f" with {entry['second']}"
     if entry.get("bodies"):
         told.append(f"{entry['bodies']} of them with what was said")
     if entry.get("about"):
@@ -222,7 +247,7 @@ def _heartbeat(entry: Mapping[str, Any]) -> str:
 
 def _review(entry: Mapping[str, Any]) -> str:
     gaps = sum((entry.get("gaps") or {}).values())
-    return f"entries {entry.get('first')} to {entry.get('last')}, {gaps} gaps, by {entry.get('by')}"
+    return f"entries {entry.get('first')} to {entry.get('last')}, {counted(gaps, 'gap')}, by {entry.get('by')}"
 
 
 def _counts(name: str, unit: str) -> Callable[[Mapping[str, Any]], str]:
@@ -242,7 +267,8 @@ def _config(entry: Mapping[str, Any]) -> str:
 def _destroyed(entry: Mapping[str, Any]) -> str:
     """Erasure, expiry, hold: what, how much, on which ground."""
     what = [str(entry[name]) for name in ("class", "bucket", "hold", "change", "scope") if name in entry]
-    counts = [f"{entry[name]:,} {name}" for name in ("exchanges", "bodies") if name in entry]
+    named = (("exchanges", "exchange", ""), ("bodies", "body", "bodies"))
+    counts = [counted(entry[name], one, many) for name, one, many in named if name in entry]
     kept = sum(entry.get("kept", {}).values())
     ground = entry.get("ground") or entry.get("basis") or ""
     return ", ".join([" ".join(what), *counts, *([f"{kept:,} kept by holds"] if kept else []), str(ground)])

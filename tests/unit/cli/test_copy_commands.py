@@ -104,6 +104,36 @@ def test_a_gateway_that_is_down_is_told(run: Run, made: Path, tmp_path: Path) ->
     assert "cannot be read" in err
 
 
+def test_the_directory_above_the_keys_of_a_backup_holds_none(run: Run, made: Path, tmp_path: Path) -> None:
+    to, keys = tmp_path / "backup", tmp_path / "keys"
+    run("backup", "create", "--to", to, "--keys-to", keys, "--same-device")
+    status, _, err = run("backup", "restore", to, "--keys", keys, "--data", tmp_path / "other")
+    assert status == 2
+    assert "There are no keys in" in err
+    assert "named by the backup's id" in err
+
+
+def test_what_a_restoration_undoes_is_said(run: Run, made: Path, tmp_path: Path) -> None:
+    to, keys, other = tmp_path / "backup", tmp_path / "keys", tmp_path / "other"
+    _, told, _ = run("backup", "create", "--to", to, "--keys-to", keys, "--same-device", "--json")
+    backup = msgspec.json.decode(told)["backup"]
+    status, out, _ = run("backup", "restore", to, "--keys", keys / backup, "--data", other, "--new-log")
+    assert status == 0
+    assert "What was erased since that backup can be read again: erase it again." in out
+    status, out, _ = run("ledger", "verify", "--data", other)
+    assert "continues    1 older log in ledger/previous, checked as well" in out
+
+
+def test_where_there_is_nothing_that_is_said(run: Run, made: Path) -> None:
+    for arguments, told in (
+        (("backup", "list"), "No backup is recorded."),
+        (("ledger", "holds"), "No hold is in force."),
+        (("ledger", "expire", "--dry-run"), "Nothing is due."),
+        (("ledger", "expire"), "Nothing was due."),
+    ):
+        assert run(*arguments) == (0, "", f"{told}\n")
+
+
 def test_a_backup_is_made_listed_and_restored(run: Run, made: Path, tmp_path: Path) -> None:
     to, keys = tmp_path / "backup", tmp_path / "keys"
     status, out, err = run("backup", "create", "--to", to, "--keys-to", keys, "--same-device", "--json")
@@ -159,7 +189,7 @@ def test_what_happens_to_the_keys_must_be_said(run: Run, made: Path, tmp_path: P
 def test_a_directory_that_only_commands_used_has_nothing_missing(run: Run, made: Path) -> None:
     status, out, err = run("ledger", "reconcile")
     assert (status, err) == (0, "")
-    assert out == "Nothing is missing: 1 runs of the server, 0 heartbeats.\n"
+    assert out == "Nothing is missing: 1 run of the server, 0 heartbeats.\n"
     status, out, _ = run("ledger", "reconcile", "--since", "2026-11-23", "--json")
     assert (status, msgspec.json.decode(out)["holds"]) == (0, True)
     assert run("ledger", "reconcile", "--since", "yesterday")[0] == 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import secrets
 import shutil
 import subprocess
 import sys
@@ -11,6 +12,8 @@ from pathlib import Path
 import pytest
 
 from rempart.cli.main import main
+from rempart.ledger.log.checkpoint import parse_note, with_signatures
+from rempart.ledger.log.cosignature import Cosigner
 from rempart.ledger.log.policy import Policy
 from rempart.ledger.log.proof import check, parse
 from rempart.ledger.writing.opening import read_vkey
@@ -80,6 +83,75 @@ def test_a_range_is_packed_whole(data: Path, tmp_path: Path, capsys: pytest.Capt
     assert run("ledger", "pack", "--from", "250", "--upto", "260", "--to", str(pack), "--data", str(data)) == 0
     assert "11 entries" in capsys.readouterr().out
     assert sorted(int(path.stem) for path in (pack / "entries").iterdir()) == list(range(250, 261))
+
+
+@pytest.fixture
+def policy(data: Path, tmp_path: Path) -> Path:
+    """Of a witness that has cosigned the golden ledger; since then it has grown by an entry."""
+    witness = Cosigner("witness.example/w", secrets.token_bytes(32))
+    note = (data / "ledger" / "log" / "checkpoint").read_bytes()
+    (data / "ledger" / "witnessed").mkdir()
+    cosigned = with_signatures(note, [witness.cosign(parse_note(note)[0], 1_800_000_000)])
+    (data / "ledger" / "witnessed" / "checkpoint").write_bytes(cosigned)
+    assert run("key", "create", "--name", "later", "--data", str(data)) == 0
+    path = tmp_path / "policy"
+    path.write_text(f"log {read_vkey(data)}\nwitness w {witness.verifier.vkey} https://w.example\nquorum w\n")
+    (data / "rempart.toml").write_text(f'[ledger]\npolicy = "{path}"\n')
+    return path
+
+
+def verified(pack: Path, *trusted: str) -> tuple[int, str]:
+    command = [sys.executable, "-I", str(pack / "verify.py"), *trusted]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return done.returncode, done.stdout
+
+
+def test_a_pack_is_under_the_checkpoint_that_the_witnesses_cosigned(
+    data: Path, policy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pack = tmp_path / "pack"
+    assert run("ledger", "pack", "3", "--from", "250", "--to", str(pack), "--data", str(data)) == 0
+    told = capsys.readouterr().out
+    assert f"verify.py --policy '{policy}'" in told
+    size = parse_note((pack / "checkpoint").read_bytes())[1].size
+    assert f"entries 3, 250 to {size - 1}" in told
+    status, said = verified(pack, "--policy", str(policy))
+    assert status == 0, said
+    assert "witnesses    w" in said
+    assert f"entries      3, 250 to {size - 1}" in said
+    (data / "rempart.toml").unlink()
+    asked = ("ledger", "pack", "3", "--policy", str(policy), "--to", str(tmp_path / "given"), "--data", str(data))
+    assert run(*asked) == 0
+    assert verified(tmp_path / "given", "--policy", str(policy))[0] == 0
+
+
+@pytest.mark.usefixtures("policy")
+def test_what_the_witnesses_have_not_seen_yet_is_packed_without_them_when_asked_for(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    capsys.readouterr()
+    assert run("ledger", "tail", "-n", "1", "--json", "--data", str(data)) == 0
+    last = json.loads(capsys.readouterr().out)["index"]
+    pack = tmp_path / "pack"
+    asked = ("ledger", "pack", str(last), "--to", str(pack), "--data", str(data))
+    assert run(*asked) == 2
+    assert f"entries so far, not entry {last}." in capsys.readouterr().err
+    assert not pack.exists()
+    assert run(*asked, "--no-witnesses") == 0
+    assert verified(pack, "--vkey", read_vkey(data))[0] == 0
+
+
+def test_a_proof_bears_the_cosignatures_once_they_cover_it(
+    data: Path, policy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    capsys.readouterr()
+    assert run("ledger", "prove", "3", "--to", str(tmp_path), "--data", str(data)) == 0
+    proof = parse((tmp_path / "3.tlog-proof").read_bytes())
+    assert set(check(proof, proof.extra, Policy.parse(policy.read_bytes())).witnesses) == {"w"}
+    assert run("ledger", "tail", "-n", "1", "--json", "--data", str(data)) == 0
+    last = json.loads(capsys.readouterr().out.splitlines()[-1])["index"]
+    assert run("ledger", "prove", str(last), "--to", str(tmp_path), "--data", str(data)) == 0
+    assert (tmp_path / f"{last}.tlog-proof").exists()
 
 
 def test_without_keys_nothing_is_disclosed_and_none_are_made(

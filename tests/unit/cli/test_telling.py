@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rempart.cli.telling import full, line, story
+from rempart.cli.telling import full, hit, line, ranges, story
+from rempart.ledger.reading.archive import Hit
 from rempart.ledger.reading.find import Found
 
 TIME = "2026-11-25T03:28:14.964491Z"
@@ -41,6 +42,12 @@ def answered(**body: Any) -> str:
     ("found", "told"),
     [
         (entry("start", version="0.1.0", lost=2), "rempart 0.1.0, 2 exchanges lost"),
+        (entry("start", version="0.1", lost=1), "rempart 0.1, 1 exchange lost"),
+        (
+            entry("read", verb="show", role="auditor", key="k1", second="k2", found=2, bodies=2),
+            "show by auditor k1 with k2, 2 found, 2 of them with what was said",
+        ),
+        (entry("erasure", scope="actor", exchanges=1, bodies=2, ground="f7"), "actor, 1 exchange, 2 bodies, f7"),
         (entry("start", version="0.1", lost=0, clock_behind_s=9), "rempart 0.1, 0 exchanges lost, clock 9 s behind"),
         (entry("stop", boot="b1"), "of the run b1"),
         (entry("key", key="k1", change="created", role="user", tokens_per_day=9), "k1 created, user, 9 tokens/day"),
@@ -65,6 +72,29 @@ def test_the_head_is_when_who_which_model_how_it_ended_and_what_it_took() -> Non
 def test_an_exchange_under_way_has_no_outcome_yet() -> None:
     assert "outcome none yet · no tokens" in story([request()])
     assert "· entry 3 ·" in story([request()])
+
+
+def test_of_an_entry_that_was_asked_for_alone_it_is_not_said_that_there_is_no_other() -> None:
+    assert story([request()], whole=False).split("\n")[0] == f"{TIME} · role user · model guide"
+    assert "outcome ok · 12 + 29 tokens" in story([response()], whole=False)
+
+
+def test_who_asked_is_said_where_it_may_be() -> None:
+    head = story([request(actor="a_1")], identity="Ada\x1b[2J").split("\n")
+    assert head[1:] == [f"exchange {EXCHANGE} · entry 3 · key k1 · actor a_1", "asked with a key of Ada\\x1b[2J"]
+
+
+@pytest.mark.parametrize(("indices", "told"), [((), ""), ((7,), "7"), ((9, 3, 7, 8), "3, 7 to 9"), ((1, 2), "1 to 2")])
+def test_entries_are_named_by_their_ranges(indices: tuple[int, ...], told: str) -> None:
+    assert ranges(indices) == told
+
+
+def test_results_stand_in_columns_whatever_they_lack() -> None:
+    fields = {"index": 7, "type": "response", "time": TIME, "exchange": EXCHANGE, "role": "user", "key": "k1"}
+    actor = "a_" + "0" * 32
+    refused = hit(Hit(model="", outcome="refused", actor=actor, **fields))
+    assert refused == f"       7  {TIME}  {EXCHANGE}  refused    {actor}"
+    assert hit(Hit(model="guide", outcome="ok", actor=actor, **fields)).index(actor) == refused.index(actor)
 
 
 def test_what_failed_says_with_what() -> None:

@@ -44,7 +44,7 @@ function parts(body) {
   } else if (response !== undefined) {
     found.push(["other", json(response)]);
   }
-  if (error !== undefined) found.push(["other", json(error)]);
+  if (error !== undefined) found.push(["error", typeof error?.message === "string" ? error.message : json(error)]);
   if (typeof body.reason === "string" && typeof body.query === "string") {
     if (body.query) found.push(["query", body.query]);
     if (body.reason) found.push(["reason", body.reason]);

@@ -1,7 +1,7 @@
 // The line beneath an answer: what the exchange became in the ledger, and what this browser's own check of it found.
 import { lookUp } from "./api.js";
 import { copyButton } from "./clipboard.js";
-import { say } from "./language.js";
+import { hasWord, say } from "./language.js";
 import { isAbort, showError } from "./problems.js";
 import { check, keyIsKnown } from "./proof.js";
 
@@ -49,7 +49,8 @@ async function settled(exchange, key, signal) {
 // The line and its details for a trace that a checkpoint covers, after this browser has checked it.
 export async function found(trace, exchange) {
   const { finding, checkpoint } = await judged(trace, exchange);
-  const head = line(`ledger_${finding}`, LOOKS[finding], { entries: numbers(trace.entries.map((one) => one.index)) });
+  const alone = trace.entries.length === 1 && hasWord(`ledger_${finding}_one`) ? "_one" : "";
+  const head = line(`ledger_${finding}${alone}`, LOOKS[finding], { entries: numbers(trace.entries.map((one) => one.index)) });
   const box = receipt(head, [why(`ledger_${finding}_why`), facts(exchange, trace, checkpoint)]);
   if (LOOKS[finding] === "failed") head.setAttribute("role", "alert");
   return box;

@@ -33,6 +33,11 @@ def copy_keys(keys: Path, to: Path, epoch: int | None = None) -> None:
 
     Raises `KeystoreChanged` when the epoch is not the one that is wanted, `KeystoreError`, `OSError`.
     """
+    if not (keys / DATABASE).exists() and not (keys / ROOT).exists():
+        raise KeystoreError(
+            f"There are no keys in {keys}.",
+            hint="Give the directory of one backup in it; it is named by the backup's id.",
+        )
     if not (keys / DATABASE).exists():
         raise KeystoreError(
             f"There is no {DATABASE} in {keys}: the rows are in a database server.",

@@ -51,7 +51,7 @@ class Backups:
         """Raises `NotFound` when no such copy is known, or it was said to be destroyed."""
         if id_ not in self._seen.known:
             raise NotFound(
-                f"There is no backup {id_} that still counts.", hint="Erasures list those that do; give one's id."
+                f"There is no backup {id_} that still counts.", hint="'rempart backup list' lists them; give one's id."
             )
 
     def begin_again(self) -> None:

@@ -13,7 +13,7 @@ from typing import Any, Final
 import msgspec
 
 from rempart import limits
-from rempart.errors import KeystoreError, NotFound
+from rempart.errors import InvalidRequest, KeystoreError, NotFound
 from rempart.ledger.keys.keystore import Keystore
 from rempart.ledger.log import entry as entries
 from rempart.ledger.reading.entries import EntryReader
@@ -73,7 +73,7 @@ class Archive:
 
     def search(self, text: str, *, limit: int, below: int | None = None, disclosed: bool = False) -> Page:
         """`disclosed`: with snippets and identities. Raises `InvalidRequest`, `IndexDamaged`, `LedgerCorrupt`."""
-        query = parse(text)
+        query = self._by_pseudonym(parse(text))
         self._said.let_go()
         reader = EntryReader(self._ledger, beyond=False)
         found = self._index.search(
@@ -104,6 +104,26 @@ class Archive:
     def close(self) -> None:
         self._said.close()
         self._keystore.close()
+
+    def _by_pseudonym(self, query: Query) -> Query:
+        """The index knows nobody's name. Raises `InvalidRequest` for a name that nobody has."""
+        fields = tuple(
+            (field, tuple(map(self._pseudonym, values)) if field == "actor" else values)
+            for field, values in query.fields
+        )
+        return msgspec.structs.replace(query, fields=fields)
+
+    def _pseudonym(self, actor: str) -> str:
+        if actor.startswith("a_"):
+            return actor
+        known = self._keystore.get(*self._keystore.lookup("a", actor))
+        if known is None:
+            raise InvalidRequest(
+                f"No key's owner is known as '{actor}' here, or no longer.",
+                hint="Give the name as it was given to --owner, or a pseudonym (a_…).",
+                param="query",
+            )
+        return known.decode()
 
     def _page(self, reader: EntryReader, query: Query, found: Results, disclosed: bool) -> Page:
         return Page(

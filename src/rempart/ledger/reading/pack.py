@@ -2,7 +2,8 @@
 
     policy               C2SP tlog-policy: who must have signed
     checkpoint           the signed note that all proofs lead to
-    tile/…               the hash tiles above the entries (C2SP tlog-tiles): hashes only
+    tile/…               the hash tiles above the entries, and the last ones of each level (C2SP tlog-tiles): hashes
+                         only; together they lead to the root
     entries/<index>.json the entries, byte for byte
     proofs/<index>.tlog-proof
     disclosed/<index>.json  what was said, where it was asked for: {"salt": hex, "content": base64}
@@ -37,7 +38,7 @@ from rempart.ledger.reading.handovers import handover_path, read_handovers
 from rempart.ledger.reading.prove import Proven, Prover, TileReader
 from rempart.ledger.reading.timestamps import covering
 from rempart.ledger.store.files import replace_durably
-from rempart.ledger.store.logfiles import read_file, read_tile
+from rempart.ledger.store.logfiles import read_file
 
 _VERIFIERS: Final = {"verify.py": "verify_pack.py", "verify_timestamps.py": "verify_timestamps.py"}
 _FILES_OF_STAMP: Final = 3
@@ -74,19 +75,26 @@ class Written(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def write_pack(
-    log: Path, indices: Iterable[int], to: Path, *, policy: bytes, disclosed: Mapping[int, Revealed]
+    log: Path,
+    indices: Iterable[int],
+    to: Path,
+    *,
+    policy: bytes,
+    disclosed: Mapping[int, Revealed],
+    note: bytes | None = None,
 ) -> Written:
-    """`log` is `<data>/ledger/log`; `to` must not exist or be empty. Raises `UsageError`, `LedgerCorrupt`, and
-    `NotFound` when no checkpoint covers an entry yet."""
+    """`log` is `<data>/ledger/log`; `to` must not exist or be empty; `note`: the checkpoint to prove under, such as the
+    one that the witnesses cosigned, else the newest. Raises `UsageError`, `LedgerCorrupt`, and `NotFound` when that
+    checkpoint does not cover an entry (yet)."""
     wanted = sorted(set(indices))
     if not wanted:
         raise NotFound("There is no entry to be packed.", hint="Name exchanges, or a range of entries.")
     if to.exists() and any(to.iterdir()):
         raise UsageError(f"{to} is not empty.", hint="Give a directory that does not exist yet.")
-    prover = Prover(log)
+    prover = Prover(log, note)
     proven = [prover.prove(index) for index in wanted]
-    _, head = parse_note(prover.checkpoint)
-    read = _tiles_above(log, wanted, head)
+    head = prover.head
+    read = _tiles_of(prover, wanted)
     written: dict[Path, bytes] = {to / name: data for name, data in read.items()}
     written |= {to / "policy": policy, to / "checkpoint": prover.checkpoint}
     for one in proven:
@@ -97,8 +105,7 @@ def write_pack(
         written[to / "disclosed" / f"{index}.json"] = msgspec.json.encode(content)
     stamps = _stamps(log, wanted, head)
     written |= {to / name: data for name, data in (stamps | _handovers(log, head)).items()}
-    note = _STAMPS if stamps else ""
-    readme = _README.format(origin=head.origin, count=len(wanted), size=head.size, stamps=note)
+    readme = _README.format(origin=head.origin, count=len(wanted), size=head.size, stamps=_STAMPS if stamps else "")
     written[to / "README.txt"] = readme.encode()
     for name, source in _VERIFIERS.items():
         written[to / name] = (files("rempart.ledger.reading") / source).read_bytes()
@@ -126,6 +133,8 @@ def _stamps(log: Path, indices: list[int], head: Checkpoint) -> dict[str, bytes]
 def _handovers(log: Path, head: Checkpoint) -> dict[str, bytes]:
     found: dict[str, bytes] = {}
     for one in read_handovers(log.parent):
+        if one.head.size > head.size:
+            continue  # the witnesses have not seen it yet: the key before it still signs what they have
         name = f"handovers/{one.index}"
         found[f"{name}.tlog-proof"] = read_file(handover_path(log.parent, one.index))
         found[f"{name}.consistency"] = _beginning(log, one.head, head, "Its former key has signed")
@@ -134,7 +143,7 @@ def _handovers(log: Path, head: Checkpoint) -> dict[str, bytes]:
 
 def _beginning(log: Path, old: Checkpoint, head: Checkpoint, who: str) -> bytes:
     """That the tree of `old` is the beginning of that of `head`: base64, a hash a line. Raises `LedgerCorrupt`."""
-    node = TileReader(log, head.size).node
+    node = TileReader(log, Prover(log).head.size).node
     check_prefix(old, head, node, who)
     return b"".join(base64.b64encode(hash_) + b"\n" for hash_ in consistency_proof(old.size, head.size, node))
 
@@ -144,17 +153,20 @@ def proof_of(proven: Proven) -> TlogProof:
     return TlogProof(index=proven.index, hashes=tuple(proven.hashes), checkpoint=proven.checkpoint, extra=proven.entry)
 
 
-def _tiles_above(log: Path, indices: list[int], head: Checkpoint) -> dict[str, bytes]:
-    found: dict[str, bytes] = {}
+def _tiles_of(prover: Prover, indices: list[int]) -> dict[str, bytes]:
+    """The tiles above the entries, and the last ones of each level: together they lead to the root."""
+    size = prover.head.size
+    levels = range((size.bit_length() + tiles.TILE_BITS - 1) // tiles.TILE_BITS)
+    wanted = {(level, (size >> tiles.TILE_BITS * level) // tiles.TILE_WIDTH) for level in levels}
     for index in indices:
-        level, place = 0, index
-        while True:
-            number = place // tiles.TILE_WIDTH
-            width = min((head.size >> tiles.TILE_BITS * level) - number * tiles.TILE_WIDTH, tiles.TILE_WIDTH)
-            name = tiles.tile_path(level, number, width)
-            if name not in found:
-                found[name] = read_tile(log, level, number, width)
-            if width < tiles.TILE_WIDTH:
-                break
-            level, place = level + 1, number
-    return found
+        level, number = 0, index // tiles.TILE_WIDTH
+        while (level, number) not in wanted and _holds(size, level, number):
+            wanted.add((level, number))
+            level, number = level + 1, number // tiles.TILE_WIDTH
+    found = {(level, number): prover.tile(level, number) for level, number in wanted if _holds(size, level, number)}
+    return {tiles.tile_path(*place, len(hashes)): b"".join(hashes) for place, hashes in sorted(found.items())}
+
+
+def _holds(size: int, level: int, number: int) -> bool:
+    """Whether that tile holds any hash in a tree of `size` leaves."""
+    return number * tiles.TILE_WIDTH < size >> tiles.TILE_BITS * level

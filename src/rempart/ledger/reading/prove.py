@@ -43,14 +43,15 @@ class TileReader:
         """Hash of a perfect subtree. Raises `LedgerCorrupt` when its tile is missing or damaged."""
         tile_level, within = divmod(level, tiles.TILE_BITS)
         first = place << within
-        hashes = self._tile(tile_level, first // tiles.TILE_WIDTH)
+        hashes = self.tile(tile_level, first // tiles.TILE_WIDTH)
         at = first % tiles.TILE_WIDTH
         found = hashes[at : at + (1 << within)]
         if len(found) != 1 << within:
             raise LedgerCorrupt(f"Tile {first // tiles.TILE_WIDTH} of level {tile_level} is too short.")
         return root_of(found)
 
-    def _tile(self, level: int, number: int) -> list[bytes]:
+    def tile(self, level: int, number: int) -> list[bytes]:
+        """All hashes of a tile. Raises `LedgerCorrupt` when it is missing or too short."""
         found = self._tiles.get((level, number))
         if found is None:
             width = self._width(level, number)
@@ -67,12 +68,16 @@ class TileReader:
 class Prover:
     """Proofs of many entries under one checkpoint, each tile read once."""
 
-    def __init__(self, log: Path) -> None:
+    def __init__(self, log: Path, note: bytes | None = None) -> None:
+        """`note`: an older checkpoint of this log, which must be known to be one; without it: the newest."""
         self._log = log
-        self.checkpoint = read_file(log / "checkpoint")
+        newest = read_file(log / "checkpoint")
+        self.checkpoint = newest if note is None else note
         """The signed note, as it is."""
         _, self.head = parse_note(self.checkpoint)
-        self._reader = TileReader(log, self.head.size)
+        # Partial tiles of an older size may be gone, and those of the newest hold all that it needs.
+        self._grown = parse_note(newest)[1].size
+        self._reader = TileReader(log, self._grown)
 
     def prove(self, index: int) -> Proven:
         """Raises `NotFound` when the checkpoint does not cover `index` (yet)."""
@@ -83,13 +88,18 @@ class Prover:
                 hint="A checkpoint follows an entry within a second: try again.",
             )
         number, at = divmod(index, tiles.TILE_WIDTH)
-        entry = read_bundle(self._log, number, min(size - number * tiles.TILE_WIDTH, tiles.TILE_WIDTH))[at]
+        entry = read_bundle(self._log, number, min(self._grown - number * tiles.TILE_WIDTH, tiles.TILE_WIDTH))[at]
         if self._reader.node(0, index) != leaf_hash(entry):
             raise LedgerCorrupt(
                 f"Entry {index} is not the one that the tree stands for.", hint="Run rempart ledger verify."
             )
         hashes = inclusion_proof(index, size, self._reader.node)
         return Proven(index=index, entry=entry, hashes=hashes, checkpoint=self.checkpoint)
+
+    def tile(self, level: int, number: int) -> list[bytes]:
+        """The hashes that a tile holds in the tree under the checkpoint. Raises `LedgerCorrupt`."""
+        whole = self.head.size >> tiles.TILE_BITS * level
+        return self._reader.tile(level, number)[: whole - number * tiles.TILE_WIDTH]
 
 
 def prove(log: Path, index: int) -> Proven:

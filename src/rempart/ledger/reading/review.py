@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import msgspec
 
-from rempart.errors import LedgerCorrupt
+from rempart.errors import UsageError
 from rempart.ledger.log import entry as entries
 from rempart.ledger.reading.entries import EntryReader
 from rempart.ledger.reading.reconcile import reconcile
@@ -59,13 +59,18 @@ class Review(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def period(ledger: Path) -> Period:
-    """Since the last review, up to now. `ledger` is `<data>/ledger`. Raises `LedgerCorrupt` when it holds no entry."""
+    """Since the last review, up to now. `ledger` is `<data>/ledger`. Raises `UsageError` when nothing came since, and
+    `LedgerCorrupt`."""
     reader = EntryReader(ledger)
     found = reviews(ledger)
     first = found[0].index + 1 if found else 0
     last = reader.count - 1
     if last < first:
-        raise LedgerCorrupt("There is nothing to review yet.", hint="Start the server once.")
+        if found:
+            raise UsageError(
+                f"Nothing came since the last review, entry {found[0].index}.", hint="See 'rempart ledger reviews'."
+            )
+        raise UsageError("There is nothing to review yet.", hint="Start the server once.")
     counts, alarms, outcomes = Counter[str](), Counter[str](), Counter[str]()
     for _, entry in reader.forward(first):
         facts = entries.facts(entry)

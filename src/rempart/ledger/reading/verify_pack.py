@@ -7,14 +7,17 @@ Trust no policy that came with the pack: give the one, or the log's verifier key
 Nor trust this file where it came with the pack: take it from a release of Rempart, or compare its SHA-256 with that of
 the release, and that of verify_timestamps.py beside it. No other file of the pack is ever run.
 
-What it does, in this order; it stops at the first thing that does not hold and exits with 1:
+What it does, in this order; it stops at the first thing that does not hold and exits with 1 (with 2 when what it was
+given cannot be used, such as a key with a slip in it):
 1. The policy is read (C2SP tlog-policy), or made of the one key given.
 2. The checkpoint must be signed by a log of the policy, and cosigned by its quorum of witnesses
    (C2SP tlog-checkpoint, signed-note, tlog-cosignature).
 3. Each entry must be canonical JSON (RFC 8785), and its proof (C2SP tlog-proof) must lead from the hash of its own
    bytes to the root of that checkpoint (RFC 9162 section 2.1.3.2).
-4. Each hash tile must hold the hashes that its neighbours and the proofs say (C2SP tlog-tiles).
+4. Each hash tile above an entry must hold the hashes that the tiles below it and the entry say, and the last tiles of
+   each level must lead to the root of the checkpoint (C2SP tlog-tiles).
 5. What is disclosed of an entry must be what the entry commits to (HMAC-SHA256 under the salt disclosed with it).
+   No proof and nothing disclosed may be of an entry that is not in the pack.
 6. The request and the response of one exchange must name each other.
 7. Each time stamp must be on the bytes of a checkpoint whose tree is the beginning of that of the pack's checkpoint
    (RFC 9162 section 2.1.4.2). With the authority's certificates it must hold too (`verify_timestamps.py`); without them
@@ -40,9 +43,11 @@ import base64
 import hashlib
 import hmac
 import json
+import os
 import re
 import stat
 import types
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -62,6 +67,10 @@ DAMAGED = (OSError, ValueError, KeyError, IndexError, TypeError, RecursionError,
 
 class Broken(Exception):
     """Something does not hold; the text says what."""
+
+
+class Misused(Exception):
+    """What was given to trust, or the directory, cannot be used; the text says why. No finding about the pack."""
 
 
 def refuse(text: str) -> NoReturn:
@@ -326,6 +335,17 @@ class Tiles:
                 return
             level, hash_, place = level + 1, root_of(tile), number
 
+    def check_edge(self, root: bytes) -> None:
+        """The last tiles, each partial, must lead to the root: all that is left of it is whole tiles."""
+        level, rest = 0, list[bytes]()
+        while self._size >> 8 * level:
+            number, width = divmod(self._size >> 8 * level, WIDTH)
+            row = self.tile(level, number) if width else []
+            rest = [root_of([*row, *rest])] if row or rest else []
+            level += 1
+        if rest != [root]:
+            refuse("the last tiles of the tree do not lead to the root of the checkpoint")
+
 
 # The pack.
 
@@ -461,6 +481,9 @@ def verify(directory: Path, policy: Policy, ca: bytes | None = None) -> dict[str
         tiles.check(index, leaf_hash(entry))
         if index in told:
             check_disclosed(pack.read(f"disclosed/{index}.json", DISCLOSED_BYTES), entries[index], index)
+    if not entries:
+        refuse("the pack holds no entry")
+    tiles.check_edge(root)
     pairs, timestamps = check_pairs(entries), check_stamps(pack, checkpoint, ca)
     pack.check_read()
     return {
@@ -470,6 +493,7 @@ def verify(directory: Path, policy: Policy, ca: bytes | None = None) -> dict[str
         "root": root.hex(),
         "witnesses": witnesses,
         "entries": len(entries),
+        "indices": ranges(entries),
         "pairs": pairs,
         "disclosed": len(told),
         "tiles": len(tiles.read),
@@ -477,23 +501,73 @@ def verify(directory: Path, policy: Policy, ca: bytes | None = None) -> dict[str
     }
 
 
+def ranges(indices: Iterable[int]) -> str:
+    """`3, 7 to 9`."""
+    found: list[list[int]] = []
+    for index in sorted(indices):
+        if found and found[-1][-1] == index - 1:
+            found[-1][1:] = [index]
+        else:
+            found.append([index])
+    return ", ".join(" to ".join(map(str, one)) for one in found)
+
+
+def given_bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise Misused(f"{path} cannot be read: {error.strerror}") from error
+
+
+def trusted(directory: Path, policy: Path | None, vkey: str | None) -> Policy:
+    """What was given to trust; without it, what is in the pack."""
+    if vkey is None and policy is None:
+        return Policy(Pack(directory).read("policy", NOTE_BYTES).decode("utf-8", "surrogateescape"))
+    given = f"log {vkey}\nquorum none\n".encode() if policy is None else given_bytes(policy)
+    text = given.decode("utf-8", "surrogateescape")
+    try:
+        return Policy(text)
+    except (Broken, ValueError, IndexError) as error:
+        what = str(error) if isinstance(error, Broken) else "its base64 is damaged"
+        raise Misused(f"{policy or '--vkey'}: {what}") from error
+
+
+def unread(error: Exception, pack: Path) -> str:
+    """What in the pack could not be read."""
+    if isinstance(error, Broken):
+        return str(error)
+    if isinstance(error, OSError) and error.filename:
+        return f"{os.path.relpath(error.filename, pack)} cannot be read: {error.strerror}"
+    return f"the pack cannot be read: {error!r}"
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description="Verify an auditor's pack of a Rempart ledger.")
     parser.add_argument("directory", nargs="?", type=Path, default=Path(__file__).parent)
-    parser.add_argument("--policy", type=Path, help="the policy that you trust")
-    parser.add_argument("--vkey", help="the log's verifier key that you trust, without witnesses")
+    trust = parser.add_mutually_exclusive_group()
+    trust.add_argument("--policy", type=Path, help="the policy that you trust: the log's key and its witnesses")
+    trust.add_argument("--vkey", help="the log's verifier key that you trust, without witnesses")
     parser.add_argument("--timestamp-ca", type=Path, help="certificates of the time-stamping authority (PEM)")
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
-    own = not (given.policy or given.vkey)
+    own = given.policy is None and given.vkey is None
     try:
-        text = f"log {given.vkey}\nquorum none\n".encode() if given.vkey else b""
-        text = text or (given.policy.read_bytes() if given.policy else Pack(given.directory).read("policy", NOTE_BYTES))
-        policy = Policy(text.decode("utf-8", "surrogateescape"))
-        ca = given.timestamp_ca.read_bytes() if given.timestamp_ca else None
+        if not (given.directory / "verify.py").exists() and not (given.directory / "checkpoint").exists():
+            raise Misused(f"{given.directory} is no auditor's pack")
+        policy = trusted(given.directory, given.policy, given.vkey)
+        ca = given_bytes(given.timestamp_ca) if given.timestamp_ca else None
+        if ca is not None and b"-----BEGIN CERTIFICATE-----" not in ca:
+            raise Misused(f"{given.timestamp_ca} holds no certificate in PEM")
         told = {**verify(given.directory, policy, ca), "policy": "the pack's own" if own else "yours"}
+    except Misused as error:
+        print(
+            json.dumps({"holds": None, "error": str(error)})
+            if given.json
+            else f"NOTHING WAS CHECKED: {shown(str(error))}"
+        )
+        return 2
     except (Broken, *DAMAGED) as error:
-        what = str(error) if isinstance(error, Broken) else f"the pack cannot be read: {error!r}"
+        what = unread(error, given.directory)
         print(json.dumps({"holds": False, "error": what}) if given.json else f"IT DOES NOT HOLD: {shown(what)}")
         return 1
     print_told(told, own, given.json)
@@ -506,9 +580,10 @@ def print_told(told: dict[str, Any], own: bool, as_json: bool) -> None:
         return
     origin, said = shown(told["origin"]), told["disclosed"]
     print(f"It holds: {told['entries']} entries of {origin}, {said} of them with what was said.")
+    print(f"  entries      {told['indices']}")
     print(f"  checkpoint   {told['size']} entries, root {told['root']}")
     print(f"  witnesses    {shown(', '.join(told['witnesses'])) or 'none asked for'}")
-    print(f"  exchanges    {told['pairs']} requests with their responses")
+    print(f"  exchanges    {told['pairs']} with both request and response")
     for stamp in told["timestamps"]["stamps"]:
         print(f"  time stamp   the first {stamp['entries']} entries existed on {stamp['time']}, at the latest")
     if told["timestamps"]["unchecked"]:

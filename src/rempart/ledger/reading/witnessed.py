@@ -57,17 +57,26 @@ def check_own_line(policy: Policy, *keys: Verifier) -> None:
 
 def check_witnessed(ledger: Path, policy: Policy) -> Standing:
     """Raises `LedgerCorrupt` with the name of what happened, also when there is no checkpoint that meets the quorum."""
+    note = cosigned_note(ledger, policy)
+    if note is None:
+        return Standing(size=0, witnesses=())
+    opened = policy.open(note)
+    return Standing(size=opened.checkpoint.size, witnesses=tuple(sorted(opened.witnesses)))
+
+
+def cosigned_note(ledger: Path, policy: Policy) -> bytes | None:
+    """The newest note that met the quorum, once it holds; None when the policy asks for no witness and there is none.
+    Raises `LedgerCorrupt` as `check_witnessed` does."""
     note = read_witnessed(ledger)
     if note is None:
         if policy.quorum == NONE:
-            return Standing(size=0, witnesses=())
+            return None
         raise LedgerCorrupt(
             "No checkpoint of this log has been cosigned by its witnesses.",
             hint="Start the server with ledger.policy and wait; if there was one, its file was removed.",
         )
-    opened = policy.open(note)
-    _check(ledger, opened.checkpoint)
-    return Standing(size=opened.checkpoint.size, witnesses=tuple(sorted(opened.witnesses)))
+    _check(ledger, policy.open(note).checkpoint)
+    return note
 
 
 def check_not_behind(ledger: Path) -> None:

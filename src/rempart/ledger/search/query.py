@@ -4,7 +4,7 @@
 
 Words and phrases must all occur in one entry. Fields must all hold; one that is given twice holds when either does.
 `after` is from the beginning of that day or hour (UTC, `2026-11-23T17`) on, `before` is until its beginning. A
-value with spaces stands in double quotes: `model:"my model"`.
+value with spaces stands in double quotes: `model:"my model"`. An `actor` is a pseudonym, or a name as keys have it.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from rempart.errors import InvalidRequest
 from rempart.ledger.search.words import words
 
 FIELDS: Final = ("actor", "model", "outcome", "finding")
+OUTCOMES: Final = ("ok", "refused", "failed", "cancelled", "cut", "lost")
 _KNOWN: Final = (*FIELDS, "class", "after", "before")
 _TOKEN: Final = re.compile(r'\s*(?:(?P<field>[A-Za-z_]+):)?(?:"(?P<quoted>[^"]*)(?P<end>"?)|(?P<bare>[^\s"]*))')
 _TIME: Final = re.compile(r"\d{4}-\d{2}-\d{2}(?:T\d{2})?", re.ASCII)
@@ -121,7 +122,12 @@ def _take_field(parts: _Parts, field: str, value: str, where: str) -> None:
             raise _error(f"`{field}:` {where} is there a second time.")
         parts.times[field] = _time(field, value, where)
     else:
-        parts.fields.setdefault(field, []).append(value if field == "class" else value.casefold())
+        known = value.casefold()
+        if field == "outcome" and known not in OUTCOMES:
+            raise _error(f"`{value}` {where} is no outcome.", f"The outcomes are {', '.join(OUTCOMES)}.")
+        # A class and a person's name are told apart by their capitals; a pseudonym has none.
+        named = field == "class" or (field == "actor" and not known.startswith("a_"))
+        parts.fields.setdefault(field, []).append(value if named else known)
 
 
 def _time(field: str, value: str, where: str) -> datetime:

@@ -21,13 +21,14 @@ import pytest
 from rempart.errors import ConfigError, NotFound, UsageError
 from rempart.ledger.keys.body import Revealed
 from rempart.ledger.keys.configured import open_keystore
-from rempart.ledger.log.checkpoint import Signer, with_signatures
+from rempart.ledger.log.checkpoint import Checkpoint, Signer, with_signatures
 from rempart.ledger.log.cosignature import ML_DSA_44, Cosigner
+from rempart.ledger.log.merkle import fold, range_nodes
 from rempart.ledger.log.policy import Policy
 from rempart.ledger.log.proof import check, encode, parse
 from rempart.ledger.reading.find import find_revealed, newest_first
 from rempart.ledger.reading.pack import proof_of, write_pack
-from rempart.ledger.reading.prove import prove
+from rempart.ledger.reading.prove import Prover, TileReader, prove
 from rempart.ledger.writing.opening import open_ledger, read_vkey
 
 EXCHANGES = 300
@@ -190,6 +191,12 @@ def _no_number(pack: Path) -> None:
     (pack / "entries" / "1.json").write_bytes(b'{"v":NaN}')
 
 
+def _empty(pack: Path) -> None:
+    for directory in ("entries", "proofs", "disclosed"):
+        shutil.rmtree(pack / directory)
+        (pack / directory).mkdir()
+
+
 @pytest.mark.parametrize(
     "forge",
     [
@@ -205,6 +212,11 @@ def _no_number(pack: Path) -> None:
         _replace("checkpoint", b"\n601\n", b"\n602\n"),
         _replace("proofs/501.tlog-proof", b"index 501", b"index 502"),
         _flip("tile/0/000", 40),
+        _flip("tile/0/002.p/89", 40),
+        _flip("tile/1/000.p/2", 40),
+        _remove("tile/0/002.p/89"),
+        _remove("entries/1.json"),
+        _empty,
         _flip("checkpoint", -10),
         _flip("proofs/1.tlog-proof", 40),
         _remove("proofs/1.tlog-proof"),
@@ -220,6 +232,43 @@ def test_every_forgery_is_seen(pack: Path, site: Path, forge: Callable[[Path], N
     status, told = verify(pack, "--vkey", read_vkey(site))
     assert (status, told["holds"]) == (1, False)
     assert told["error"]
+
+
+def test_what_cannot_be_read_is_named(pack: Path, site: Path) -> None:
+    (pack / "proofs" / "501.tlog-proof").unlink()
+    status, told = verify(pack, "--vkey", read_vkey(site))
+    assert (status, told["error"]) == (1, "proofs/501.tlog-proof cannot be read: No such file or directory")
+
+
+@pytest.mark.parametrize(
+    ("given", "why"),
+    [
+        (("--vkey", "abc"), "--vkey: that is no verifier key: abc"),
+        (("--vkey", "a.example+00000000+AQ=="), "--vkey: the key of a.example is of a kind that is not known here"),
+        (("--policy", "/none"), "/none cannot be read: No such file or directory"),
+        (("--timestamp-ca", "/dev/null"), "/dev/null holds no certificate in PEM"),
+    ],
+)
+def test_a_slip_in_what_was_typed_is_no_finding_about_the_pack(pack: Path, given: tuple[str, ...], why: str) -> None:
+    assert verify(pack, *given) == (2, {"holds": None, "error": why})
+
+
+def test_an_older_checkpoint_that_witnesses_cosigned_can_be_packed(site: Path, tmp_path: Path) -> None:
+    """Tiles of its size may be gone: they are cut from those of the newest."""
+    log = tmp_path / "ledger" / "log"
+    shutil.copytree(site / "ledger" / "log", log)
+    prover, signer = Prover(log), Signer("pack.example/log", secrets.token_bytes(32))
+    node = TileReader(log, prover.head.size).node
+    for size in (3, 256, 300, 512, 600):
+        root = fold([node(*one) for one in range_nodes(0, size)])
+        older = signer.sign(Checkpoint("pack.example/log", size, root))
+        to = tmp_path / str(size)
+        policy = f"log {signer.verifier.vkey}\nquorum none\n".encode()
+        write_pack(log, [0, size - 1], to, policy=policy, disclosed={}, note=older)
+        status, told = verify(to, "--vkey", signer.verifier.vkey)
+        assert (status, told["size"], told["indices"]) == (0, size, f"0, {size - 1}"), told
+        with pytest.raises(NotFound, match=f"covers {size} entries"):
+            write_pack(log, [size], tmp_path / "p", policy=policy, disclosed={}, note=older)
 
 
 def test_another_log_is_not_believed(pack: Path) -> None:
@@ -316,7 +365,7 @@ def test_a_policy_that_counts_one_witness_twice_is_refused_as_everywhere(
     whole = f"log {read_vkey(site)}\n{lines}".replace("KEY", witness.verifier.vkey).replace("LOG", read_vkey(site))
     (tmp_path / "policy").write_text(whole)
     status, told = verify(pack, "--policy", str(tmp_path / "policy"))
-    assert (status, told["holds"]) == (1, False)
+    assert (status, told["holds"]) == (2, None)
     assert "policy" in told["error"] or "key" in told["error"]
     with pytest.raises(ConfigError):
         Policy.parse(whole.encode())

@@ -12,7 +12,7 @@ import msgspec
 import pytest
 
 from rempart.config.settings import Keys
-from rempart.errors import KeystoreError
+from rempart.errors import InvalidRequest, KeystoreError
 from rempart.ledger.keys.keystore import Keystore
 from rempart.ledger.reading.archive import Archive
 from rempart.ledger.reading.entries import EntryReader
@@ -78,6 +78,20 @@ async def test_an_exchange_is_found_by_both_its_sides_once(life: Life) -> None:
     assert life.search("marsh") == [second, first]
     assert life.search("actor:a_1") == [second, first]
     assert life.search('"heron in"') == []
+
+
+async def test_an_actor_is_found_by_name_until_that_person_is_erased(life: Life) -> None:
+    keystore = Keystore.open(life.data / "keys")
+    actor, _ = keystore.pseudonym("a", "Ada Lovelace")
+    index = await life.exchange(1, "Where is the heron?", "In the marsh.", actor=actor)
+    await life.covered(await life.exchange(2, "And the heron's nest?", "There."))
+    assert life.search('heron actor:"Ada Lovelace"') == life.search(f"actor:{actor}") == [index]
+    with pytest.raises(InvalidRequest, match="No key's owner is known as 'Ada'"):
+        life.search("actor:Ada")
+    keystore.destroy([keystore.lookup("a", "Ada Lovelace")])
+    with pytest.raises(InvalidRequest, match="or no longer"):
+        life.search('actor:"Ada Lovelace"')
+    assert life.search(f"actor:{actor}") == [index]
 
 
 async def test_of_a_read_its_fields_are_found_and_not_what_it_asked_for(life: Life) -> None:

@@ -27,6 +27,10 @@ def test_a_query_of_all_parts() -> None:
     assert query.all_words == ("credit", "refund", "single", "note")
 
 
+def test_a_name_keeps_its_capitals_and_a_pseudonym_has_none() -> None:
+    assert parse('actor:"Ada Lovelace" actor:A_1F').fields == (("actor", ("Ada Lovelace", "a_1f")),)
+
+
 def test_a_word_with_an_apostrophe_is_two() -> None:
     assert parse("l'été 10:30").words == ("l", "ete", "10", "30")
 
@@ -41,6 +45,7 @@ def test_a_word_with_an_apostrophe_is_two() -> None:
         ('ab ""', "at character 4"),
         ("ab http://x", "`http` at character 4 is not a field"),
         ("actor:", "`actor:` at character 1 has no value"),
+        ("x outcome:bad", "`bad` at character 3 is no outcome"),
         ("x after:yesterday", "`after:` at character 3 is no day"),
         ("x before:2026-02-30", "`before:` at character 3 is no day of the calendar"),
         ("x before:2026-11-23T25", "calendar"),
