@@ -145,6 +145,7 @@ key_name_chars_max: Final = 128
 shared_call_s: Final = 2
 shared_poll_s: Final = 0.25
 shared_believed_s: Final = 30.0
+shared_believed_least_s: Final = 2.0
 shared_believed_most_s: Final = 300.0
 shared_quota_s: Final = 3.0
 lease_requests_part: Final = 8

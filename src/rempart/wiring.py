@@ -191,7 +191,6 @@ def _assemble(
             boot=journal.boot,
             reviewed=lambda: days_since(ledger_directory(settings.data), time.time()),
             others=crew,
-            unshared=following.why_not if following is not None else lambda: "",
         ),
         policy_of(settings),
     )
@@ -199,9 +198,10 @@ def _assemble(
     if crew is not None:
         crew.gateway = gateway
         administration.spread = crew.put_key
+        if following is not None:
+            following.spread = crew.put_key
     if following is not None:
         following.changed = gateway.cut_revoked
-        following.spread = administration.spread
     return Site(
         gateway=gateway,
         administration=administration,
@@ -241,7 +241,7 @@ async def _erasing(
 
 @contextlib.asynccontextmanager
 async def _fenced(settings: Settings, journal: Journal, taken: asyncio.Event) -> AsyncIterator[None]:
-    """Where the keystore's rows are on a server: `taken` is set within a second when another gateway has them."""
+    """Where the keystore's rows are on a server: `taken` is set within seconds when another gateway has them."""
     if not settings.keys.database:
         yield
         return

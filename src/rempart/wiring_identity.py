@@ -73,8 +73,10 @@ async def known_keys(settings: Settings, journal: Journal) -> AsyncIterator[Know
     shared = await _opened(settings.shared, secret)
     try:
         news = await shared.ask(lambda keys: keys.news(0, 0))
-        rows = [(await _local(journal, one), one.mac) for one in sorted(news.rows, key=lambda one: one.row.created)]
-        yield Known(table=shared, ring=KeyRing(secret.pepper, rows), news=news)
+        stored = sorted(news.rows, key=lambda one: one.row.created)
+        rows = await journal.vault.ask(lambda keystore: [_named(keystore, one) for one in stored])
+        ring = KeyRing(secret.pepper, zip(rows, (one.mac for one in stored), strict=True))
+        yield Known(table=shared, ring=ring, news=news)
     finally:
         await shared.close()
 
@@ -127,8 +129,8 @@ async def _leased(lender: QuotaThread, local: Meter, used: Used, now: float) -> 
     """`used`: of the day of `now`, as the ledger has it."""
     lenders_now = await lender.ask(lambda quota: quota.now())
     leased = LeasedMeter(lender, local, lenders_now)
-    same_day = int(now // _DAY_S) == int(lenders_now // _DAY_S)
-    await leased.restore(await lender.ask(lambda quota: quota.held()), used.tokens if same_day else {})
+    if int(now // _DAY_S) == int(lenders_now // _DAY_S):  # else the ledger cannot tell what that day's loans became
+        await leased.restore(await lender.ask(lambda quota: quota.held()), used.tokens)
     yield leased
     try:
         await leased.close()
@@ -153,17 +155,18 @@ def _late() -> SharedStateUnavailable:
 
 async def _local(journal: Journal, one: Stored) -> KeyRow:
     """Raises `LedgerUnavailable`."""
-    return await journal.vault.ask(lambda keystore: _named(keystore, one, make=not one.row.revoked))
+    return await journal.vault.ask(lambda keystore: _named(keystore, one))
 
 
-def _named(keystore: Keystore, one: Stored, *, make: bool) -> KeyRow:
-    """Under the pseudonyms of this gateway's own keystore. `make`: those that are not there yet."""
+def _named(keystore: Keystore, one: Stored, *, read_only: bool = False) -> KeyRow:
+    """Under the pseudonyms of this gateway's own keystore. They are made for a key that works, and not made anew for
+    one that was revoked: its owner may have been erased here."""
     if not one.owner:
         return one.row
     names: list[str] = []
     for prefix in ("a", "s"):
         found = keystore.get(*keystore.lookup(prefix, one.owner))
-        if found is None and make:
+        if found is None and not (read_only or one.row.revoked):
             found = keystore.pseudonym(prefix, one.owner)[0].encode()
         names.append("" if found is None else found.decode())
     return msgspec.structs.replace(one.row, actor=names[0], subject=names[1])
@@ -182,7 +185,7 @@ def list_rows(settings: Settings) -> list[KeyRow]:
         return [msgspec.structs.replace(one.row, actor="", subject="") if one.owner else one.row for one in stored]
     keystore = open_keystore(settings.data, settings.keys)
     try:
-        return [_named(keystore, one, make=False) for one in stored]
+        return [_named(keystore, one, read_only=True) for one in stored]
     finally:
         keystore.close()
 

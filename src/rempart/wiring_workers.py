@@ -63,7 +63,6 @@ async def crewed(settings: Settings, site: Site, sock: socket.socket, stop: Stop
             engines={name: _place(one) for name, one in site.embedded.items()},
             witnessed=parts.witnessed(),
             believed_until=keyring.believed_until,
-            unshared=parts.unshared(),
         )
 
     def start(number: int) -> m.Start:
@@ -214,7 +213,6 @@ def _parts(
         boot=journal.boot,
         tally=RemoteTally(talk),
         others=others,
-        unshared=worker.unshared,
     )
 
 

@@ -172,8 +172,9 @@ def _shared(shared: Shared, sources: Mapping[str, str]) -> None:
     if shared.database and shared.secret_file is None:
         hint = "A file of 64 hex digits, the same at all gateways: openssl rand -hex 32."
         raise _refused(sources, "shared.database", "needs shared.secret_file.", hint)
-    if not 0 < shared.believed_s <= limits.shared_believed_most_s:  # NaN is refused too
-        hint = f"Seconds, at most {limits.shared_believed_most_s:g}."
+    least, most = limits.shared_believed_least_s, limits.shared_believed_most_s
+    if not least <= shared.believed_s <= most:  # NaN is refused too
+        hint = f"Seconds, from {least:g} to {most:g}."
         raise _refused(sources, "shared.believed_s", f"is {shared.believed_s:g}.", hint)
 
 

@@ -133,7 +133,8 @@ class Keys(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     pkcs11_pin_file: Path | None = None
     """pkcs11: the user's PIN is its first line."""
     database: str = ""
-    """postgresql:// address of the rows, without a password (give passfile=); empty: keys/keystore.db."""
+    """postgresql:// address of the rows, of this gateway alone, without a password (give passfile=); empty:
+    keys/keystore.db."""
 
 
 class Shared(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

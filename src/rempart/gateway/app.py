@@ -97,8 +97,6 @@ class Parts(msgspec.Struct, frozen=True, kw_only=True):
     """Another process counts, and writes the heartbeats; None: this one."""
     others: Others | None = None
     """None: this process is the only one."""
-    unshared: Callable[[], str] = lambda: ""
-    """Why what is shared with other gateways cannot be asked now; empty when it can, or nothing is shared."""
 
 
 class Policy(msgspec.Struct, frozen=True, kw_only=True):

@@ -55,9 +55,9 @@ class Lookups:
         alarm = self._gateway.parts.witnessed().alarm
         if alarm:
             reasons["witnesses"] = alarm
-        unshared = self._gateway.parts.unshared()
-        if unshared:
-            reasons["shared"] = unshared
+        unknown = self._gateway.parts.keyring.unknown()
+        if unknown is not None:
+            reasons["keys"] = unknown.message
         if self._gateway.draining:
             reasons["server"] = "draining"
         if self._gateway.full():

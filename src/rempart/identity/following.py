@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Collection
-from typing import Protocol
+import time
+from collections.abc import Awaitable, Callable, Collection, Coroutine
+from typing import Any, Protocol
 
 import msgspec
 
@@ -60,7 +61,7 @@ class Following:
     """Of one gateway."""
 
     def __init__(self, keys: Asking[PostgresKeys], ring: KeyRing, local: Local, leases: Leases, started: Started):
-        self.spread: Callable[[KeyRow, bytes], Awaitable[None]] = _to_nobody
+        self.spread: Callable[[KeyRow, bytes], Coroutine[Any, Any, None]] = _to_nobody
         """Every other worker has that row, and its MAC, when it returns."""
         self.changed: Callable[[], None] = _nothing
         """A key may have been revoked: what runs with it is cut."""
@@ -72,23 +73,21 @@ class Following:
         self._leases = leases
         self._version = started.version
         self._believed_s = started.believed_s
-        self._why = ""
+        self._away = False
+        self._spreading = asyncio.TaskGroup()
         ring.believed_until = started.asked + started.believed_s
-
-    def why_not(self) -> str:
-        """Why the database is not followed; empty while it is."""
-        return self._why
 
     async def follow(self) -> None:
         """Until it is cancelled."""
-        while True:
-            try:
-                await self._look()
-            except (SharedStateUnavailable, KeystoreError, LedgerUnavailable) as error:
-                self._fail(error.message)
-                await asyncio.sleep(limits.shared_poll_s)
-            else:
-                await self._flush()
+        async with asyncio.TaskGroup() as self._spreading:
+            while True:
+                try:
+                    await self._look()
+                except (SharedStateUnavailable, KeystoreError, LedgerUnavailable) as error:
+                    self._fail(error.message)
+                    await asyncio.sleep(limits.shared_poll_s)
+                else:
+                    await self._flush()
 
     async def _look(self) -> None:
         version = self._version
@@ -97,13 +96,13 @@ class Following:
             news = await self._keys.ask(lambda keys: keys.news(0, 0))
         await self._take(news)
         self._ring.believed_until = news.asked + self._believed_s
-        self._leases.set_clock(news.database_now, news.asked)
+        self._leases.set_clock(news.database_now, time.monotonic())  # behind, if anything: no span ends early
         if news.recalled:
             self._leases.recalled(news.recalled)
-        if self._why:
+        if self._away:
             await self.back()
             _log.warning("shared state is back")
-            self._why = ""
+            self._away = False
 
     async def _flush(self) -> None:
         try:
@@ -119,7 +118,8 @@ class Following:
                 continue  # it was changed here
             self._ring.put(row, one.mac)
             self.changed()
-            await self.spread(row, one.mac)
+            # In the order of their sending; a worker that hangs holds up no later revocation, and is ended by itself.
+            self._spreading.create_task(self.spread(row, one.mac))
             _log.info("key learnt", extra={"key": row.id, "revoked": bool(row.revoked)})
         self._version = news.version
 
@@ -129,6 +129,6 @@ class Following:
         return row if known is None else msgspec.structs.replace(row, actor=known[0].actor, subject=known[0].subject)
 
     def _fail(self, why: str) -> None:
-        if not self._why:
+        if not self._away:
             _log.error("shared state is away", extra={"why": why, "believed_s": self._believed_s})
-        self._why = why
+        self._away = True

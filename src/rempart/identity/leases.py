@@ -184,12 +184,14 @@ class LeasedMeter:
             if line.free < 0 or (back and line.lending is None):
                 changes.append(Change(key=key, kind=kind, span=line.span, amount=-line.free))
                 line.free = 0
+            if line.used_at < idle_since and not (line.free or line.reserved or line.lending):
+                del self._lines[(key, kind)]
         if changes:
             try:
                 await self._lender.settle(changes)
             except SharedStateUnavailable:
                 for line, debt in charged:
-                    line.free += debt
+                    self._lines.setdefault((line.key, line.kind), line).free += debt
                 raise
 
     async def close(self) -> None:

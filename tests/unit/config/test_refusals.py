@@ -321,7 +321,7 @@ def test_keys_that_cannot_be_kept_so_are_refused(tmp_path: Path, lines: str, nam
         ('database = "postgresql:///rempart"', "needs shared.secret_file"),
         ('database = "mysql:///rempart"\nsecret_file = "/f"', "shared.database"),
         ('database = "postgresql://rempart:secret@db/rempart"\nsecret_file = "/f"', "holds a password"),
-        ("believed_s = 0.0", "shared.believed_s"),
+        ("believed_s = 1.9", "shared.believed_s"),
         ("believed_s = 301.0", "shared.believed_s"),
         ("believed_s = nan", "shared.believed_s"),
     ],

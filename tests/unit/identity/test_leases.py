@@ -159,6 +159,11 @@ async def test_what_is_not_used_goes_back_after_a_while_and_at_the_end() -> None
     assert isinstance(await admitted(gateway, caller(tokens_per_day=3_200)), Reservation)
     await gateway.close()
     assert lender.of("k", "tokens") == 130
+    lender.now += limits.lease_idle_s + 1
+    gateway.settle(Reservation("k", 100), 0, lender.now)
+    lender.now += limits.lease_idle_s + 1
+    await gateway.flush()
+    assert not gateway._lines  # nothing is kept of keys that are not used
 
 
 async def test_what_was_used_beyond_what_was_lent_is_charged() -> None:

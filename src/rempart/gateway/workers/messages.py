@@ -38,8 +38,6 @@ class Told(msgspec.Struct, frozen=True, tag=True):
     witnessed: Witnessed
     believed_until: float = math.inf
     """Of API keys, in steady seconds, which are the same in all processes of a machine."""
-    unshared: str = ""
-    """Why what is shared with other gateways cannot be asked."""
 
 
 class Start(msgspec.Struct, frozen=True, tag=True):

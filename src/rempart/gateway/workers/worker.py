@@ -31,10 +31,6 @@ class Worker:
         """As it was told last."""
         return Witnessed() if self.told is None else self.told.witnessed
 
-    def unshared(self) -> str:
-        """As it was told last."""
-        return "" if self.told is None else self.told.unshared
-
     async def answer(self, question: Any) -> object:
         match question:
             case m.Start():
