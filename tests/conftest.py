@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,6 +21,21 @@ hypothesis.settings.load_profile("unhurried")  # a busy machine is no failure
 
 _HSM = "/usr/lib/softhsm/libsofthsm2.so"
 _WHO_RUNS_IT = "nobody"
+# Runs beside the tests, and outlives them: whatever ends them, the server stops and its folder goes.
+_AFTER_US = """
+import os, shutil, signal, sys, time
+folder = sys.argv[1]
+sys.stdin.read()
+try:
+    pid = int(open(f"{folder}/data/postmaster.pid").readline())
+    os.kill(pid, signal.SIGQUIT)
+    for _ in range(600):
+        os.kill(pid, 0)
+        time.sleep(0.05)
+except (OSError, ValueError):
+    pass
+shutil.rmtree(folder, ignore_errors=True)
+"""
 
 
 class Postgres(msgspec.Struct, frozen=True):
@@ -31,6 +47,11 @@ class Postgres(msgspec.Struct, frozen=True):
     """Of its database `postgres`."""
     control: Callable[..., None]
     """Runs pg_ctl on it with these arguments."""
+
+    def address(self, name: str) -> str:
+        """Of a new database, as settings give it."""
+        given = dict(part.split("=") for part in self.database(name).split())
+        return f"postgresql:///{given['dbname']}?host={given['host']}&user={given['user']}"
 
     def database(self, name: str) -> str:
         """A new database; its conninfo."""
@@ -58,18 +79,17 @@ def postgres() -> Iterator[Postgres]:
     def control(*arguments: str) -> None:
         run("pg_ctl", "-D", str(data), "-w", "-l", str(folder / "log"), *arguments)
 
+    after_us = [sys.executable, "-c", _AFTER_US, str(folder)]
+    guard = subprocess.Popen(after_us, stdin=subprocess.PIPE, start_new_session=True)
     try:
         run("initdb", "-D", str(data), "-U", "rempart", "-A", "trust", "-E", "UTF8", "--locale=C.UTF-8", "-N")
-        options = f"listen_addresses = ''\nunix_socket_directories = '{folder}'\nmax_connections = 20\n"
+        options = f"listen_addresses = ''\nunix_socket_directories = '{folder}'\nmax_connections = 50\n"
         with (data / "postgresql.conf").open("a") as file:
             file.write(options)
         control("start")
-        try:
-            yield Postgres(data, f"host={folder} user=rempart dbname=postgres", control)
-        finally:
-            control("stop", "-m", "immediate")
+        yield Postgres(data, f"host={folder} user=rempart dbname=postgres", control)
     finally:
-        shutil.rmtree(folder)
+        guard.communicate(timeout=60)
 
 
 def _postgres_programs() -> Path:

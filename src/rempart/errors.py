@@ -250,6 +250,27 @@ class KeystoreChanged(KeystoreError):
     retryable = True
 
 
+class KeystoreAway(KeystoreError):
+    """The database of the keystore's rows does not answer."""
+
+    retryable = True
+
+
+class KeystoreTaken(KeystoreError):
+    """Another gateway owns the keystore's rows in the database, or has destroyed keys there."""
+
+    exit_code = 3
+
+
+class SharedStateUnavailable(RempartError):
+    """PostgreSQL, which has the API keys and limits of several gateways, does not answer (fail closed)."""
+
+    code = "shared_state_unavailable"
+    http_status = 503
+    exit_code = 3
+    retryable = True
+
+
 class DirectoryLocked(RempartError):
     """Another process owns this data directory."""
 

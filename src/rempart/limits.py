@@ -144,6 +144,20 @@ engine_restart_most_s: Final = 30.0
 # Keys.
 key_name_chars_max: Final = 128
 
+# What several gateways share.
+shared_call_s: Final = 2
+shared_poll_s: Final = 0.25
+shared_believed_s: Final = 30.0
+shared_believed_least_s: Final = 2.0
+shared_believed_most_s: Final = 300.0
+shared_quota_s: Final = 3.0
+lease_requests_part: Final = 8
+lease_tokens_part: Final = 32
+lease_idle_s: Final = 5.0
+lease_again_s: Final = 1.0
+lease_recall_s: Final = (0.05, 0.1, 0.2)
+lease_changes_max: Final = 1_000
+
 # The keystore.
 keystore_page_rows: Final = 1_000
 keystore_lock_s: Final = 30.0
@@ -151,6 +165,8 @@ keystore_busy_s: Final = 30.0
 keystore_connect_s: Final = 5
 keystore_call_s: Final = 10
 keystore_rewrite_s: Final = 600
+keystore_owned_s: Final = 3
+keystore_watch_s: Final = 1.0
 root_bytes_max: Final = 4_096
 passphrase_chars_min: Final = 12
 passphrase_bytes_max: Final = 1_024

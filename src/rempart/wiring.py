@@ -21,6 +21,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from rempart import limits
 from rempart.config.check import is_loopback
 from rempart.config.settings import Engine as EngineSettings
 from rempart.config.settings import Keys, Server, Settings
@@ -31,7 +32,7 @@ from rempart.engines.llamacpp import EmbeddedModel
 from rempart.engines.openai import Endpoint, OpenAIEngine, tls_context
 from rempart.engines.port import Engine
 from rempart.engines.router import Router
-from rempart.errors import ConfigError, DirectoryLocked, KeystoreError, UsageError
+from rempart.errors import ConfigError, DirectoryLocked, KeystoreError, KeystoreTaken, LedgerUnavailable, UsageError
 from rempart.formats.gguf import GgufHeader, NotGguf, read_header
 from rempart.gateway.administration import Administration, shown
 from rempart.gateway.app import Gateway, Parts, Policy
@@ -42,9 +43,6 @@ from rempart.gateway.keeping import KeystoreVerbs
 from rempart.gateway.reads import Reads
 from rempart.gateway.verbs import Verb
 from rempart.gateway.workers.crew import Crew
-from rempart.identity.keyring import KeyRing
-from rempart.identity.keys import KeyTable, read_keys
-from rempart.identity.quota import Meter
 from rempart.ledger.copying.remote import RemoteSource
 from rempart.ledger.copying.source import FolderSource
 from rempart.ledger.erasing.expire import expire_daily
@@ -58,7 +56,6 @@ from rempart.ledger.reading.archive import Archive
 from rempart.ledger.reading.handovers import proofs
 from rempart.ledger.reading.prove import prove
 from rempart.ledger.reading.review import days_since
-from rempart.ledger.reading.usage import used_of_day
 from rempart.ledger.search.supervision import keeping
 from rempart.ledger.store.logfiles import is_replica, ledger_directory
 from rempart.ledger.store.ownership import own
@@ -68,9 +65,9 @@ from rempart.ledger.writing.log_key import LogKey
 from rempart.ledger.writing.opening import open_ledger, read_vkey
 from rempart.wire.facts import Fact
 from rempart.wiring_attesting import Attesting, adopted_policy, attested, last_stamp, timestamping
+from rempart.wiring_identity import Identity, identified, known_keys, list_rows
 
 _log = logging.getLogger("rempart")
-_DAY_S: Final = 86_400
 _GUIDE: Final = "guide-f16.gguf"
 _CONTEXT_DEFAULT: Final = 4_096
 _LOCKED_TRIES: Final = 20
@@ -83,13 +80,15 @@ class Site(msgspec.Struct, frozen=True, kw_only=True):
     administration: Administration
     reads: Reads
     journal: Journal
-    meter: Meter
+    identity: Identity
     embedded: Mapping[str, EmbeddedEngine] = {}
     """By name: the engines that are children of this process."""
     crew: Crew | None = None
     """The other workers; None: this process is the only one."""
     first_start: bool
     """No key exists yet."""
+    taken: asyncio.Event
+    """Set when the keystore is another's now: nothing may go on with the keys that are in memory."""
 
 
 class Progress(msgspec.Struct, frozen=True, kw_only=True):
@@ -106,16 +105,17 @@ async def open_site(settings: Settings, progress: Progress | None = None) -> Asy
     _require_keys(data)
     with own(data):
         engines = [_engine(one, data, progress) for one in settings.engines]
-        keystore = open_keystore(data, settings.keys)
+        keystore = open_keystore(data, settings.keys, owner=True)
         stamping = timestamping(settings)
         async with (
             last_stamp(stamping),
             _ledger(settings, keystore) as journal,
             attested(settings, journal, stamping) as attesting,
             _running(engines) as router,
+            identified(settings, journal) as identity,
         ):
             crew = Crew(settings.server.workers) if settings.server.workers > 1 else None
-            assembled = _assemble(settings, journal, keystore, router, attesting, crew)
+            assembled = _assemble(settings, journal, router, attesting, identity, crew)
             embedded = {engine.name: engine for engine in engines if isinstance(engine, EmbeddedEngine)}
             site = msgspec.structs.replace(assembled, embedded=embedded)
             await journal.event("config", _settings_facts(settings, keystore))
@@ -124,7 +124,11 @@ async def open_site(settings: Settings, progress: Progress | None = None) -> Asy
                 log_key = LogKey(
                     ledger_directory(data), journal, partial(adopted_policy, settings, attesting.witnessing)
                 )
-                async with _erasing(settings, journal, site.administration, log_key, daily=True), _indexed(settings):
+                async with (
+                    _erasing(settings, journal, site.administration, log_key, daily=True),
+                    _indexed(settings),
+                    _fenced(settings, journal, site.taken),
+                ):
                     yield site
             finally:
                 site.gateway.parts.archive.close()
@@ -164,25 +168,19 @@ async def _running(engines: list[Engine]) -> AsyncIterator[Router]:
 def _assemble(
     settings: Settings,
     journal: Journal,
-    keystore: Keystore,
     router: Router,
     attesting: Attesting,
+    identity: Identity,
     crew: Crew | None,
 ) -> Site:
-    pepper = keystore.one("pepper")
-    table = KeyTable(settings.data / "state.db")
-    known = table.all()
-    ring = KeyRing(pepper, known)
+    ring, following = identity.known.ring, identity.following
     reads = Reads(journal, ring, four_eyes=settings.ledger.four_eyes)
-    now = time.time()
-    used = used_of_day(ledger_directory(settings.data), now)
-    meter = Meter(int(now // _DAY_S), used.tokens)
     gateway = Gateway(
         Parts(
             journal=journal,
             keyring=ring,
-            meter=meter,
-            totals=meter.totals,
+            meter=identity.meter,
+            totals=identity.totals,
             router=router,
             console=Pages(),
             vkey=partial(read_vkey, settings.data),
@@ -195,25 +193,30 @@ def _assemble(
             witness=attesting.desk,
             files=FolderSource(ledger_directory(settings.data)),
             served=router.served,
-            exchanges=used.exchanges,
+            exchanges=identity.used.exchanges,
             boot=journal.boot,
             reviewed=lambda: days_since(ledger_directory(settings.data), time.time()),
             others=crew,
         ),
         policy_of(settings),
     )
-    administration = Administration(journal, table, ring, pepper, partial(_served, router))
+    administration = Administration(journal, identity.known.table, ring, partial(_served, router))
     if crew is not None:
         crew.gateway = gateway
         administration.spread = crew.put_key
+        if following is not None:
+            following.spread = crew.put_key
+    if following is not None:
+        following.changed = gateway.cut_revoked
     return Site(
         gateway=gateway,
         administration=administration,
         reads=reads,
         journal=journal,
-        meter=meter,
+        identity=identity,
         crew=crew,
-        first_start=not known,
+        first_start=not ring.rows(),
+        taken=asyncio.Event(),
     )
 
 
@@ -245,6 +248,32 @@ async def _erasing(
         stop.set()
         if expiring is not None:
             await expiring
+
+
+@contextlib.asynccontextmanager
+async def _fenced(settings: Settings, journal: Journal, taken: asyncio.Event) -> AsyncIterator[None]:
+    """Where the keystore's rows are on a server: `taken` is set within seconds when another gateway has them."""
+    if not settings.keys.database:
+        yield
+        return
+    watch = asyncio.create_task(_watch_keystore(journal, taken), name="keystore")
+    try:
+        yield
+    finally:
+        watch.cancel()
+        await asyncio.gather(watch, return_exceptions=True)
+
+
+async def _watch_keystore(journal: Journal, taken: asyncio.Event) -> None:
+    """While the server is away nobody destroys keys there, and what is known goes on being used."""
+    while not taken.is_set():
+        await asyncio.sleep(limits.keystore_watch_s)
+        try:
+            await journal.vault.ask(Keystore.check_current)
+        except LedgerUnavailable as error:
+            if isinstance(error.__cause__, KeystoreTaken):
+                _log.critical("The keystore was taken; stopping.", extra={"why": error.message})
+                taken.set()
 
 
 def open_archive(settings: Settings) -> Archive:
@@ -369,7 +398,7 @@ def _settings_facts(settings: Settings, keystore: Keystore) -> dict[str, Fact]:
     """Scalars by value; names and paths by keyed hash: they may name a person or a place."""
     secret = keystore.one("lookup")
     shown: dict[str, str | bool | int] = {}
-    for section in ("server", "ledger", "keys", "witness", "logging"):
+    for section in ("server", "ledger", "keys", "shared", "witness", "logging"):
         for name, value in msgspec.structs.asdict(getattr(settings, section)).items():
             if isinstance(value, bool | int):
                 shown[f"{section}.{name}"] = value
@@ -418,20 +447,16 @@ def _configured(settings: Settings) -> set[str] | None:
 
 async def list_keys(settings: Settings) -> list[dict[str, Any]]:
     """The keys as they are kept; nothing is written, and a server may run on the directory or not."""
-    return [shown(row) for row, _ in await asyncio.to_thread(read_keys, settings.data / "state.db")]
+    return [shown(row) for row in await asyncio.to_thread(list_rows, settings)]
 
 
 async def _administer_here(settings: Settings, verb: str, args: Mapping[str, Any]) -> Any:
     _require_keys(settings.data)
     with own(settings.data):
-        keystore = open_keystore(settings.data, settings.keys)
-        async with _ledger(settings, keystore) as journal:
-            table = KeyTable(settings.data / "state.db")
-            pepper = keystore.one("pepper")
-            models = partial(_configured, settings)
-            ring = KeyRing(pepper, table.all())
-            administration = Administration(journal, table, ring, pepper, models)
-            reads = Reads(journal, ring, four_eyes=settings.ledger.four_eyes)
+        keystore = open_keystore(settings.data, settings.keys, owner=True)
+        async with _ledger(settings, keystore) as journal, known_keys(settings, journal) as known:
+            administration = Administration(journal, known.table, known.ring, partial(_configured, settings))
+            reads = Reads(journal, known.ring, four_eyes=settings.ledger.four_eyes)
             log_key = LogKey(ledger_directory(settings.data), journal, partial(adopted_policy, settings))
             async with _erasing(settings, journal, administration, log_key, daily=False):
                 verbs: dict[str, Verb] = {**administration.verbs(), **reads.verbs()}

@@ -60,7 +60,11 @@ async def crewed(settings: Settings, site: Site, sock: socket.socket, stop: Stop
     gateway, vault, keyring = site.gateway, site.journal.vault, site.gateway.parts.keyring
 
     def told() -> m.Told:
-        return m.Told(engines={name: _place(one) for name, one in site.embedded.items()}, witnessed=parts.witnessed())
+        return m.Told(
+            engines={name: _place(one) for name, one in site.embedded.items()},
+            witnessed=parts.witnessed(),
+            believed_until=keyring.believed_until,
+        )
 
     def start(number: int) -> m.Start:
         return m.Start(
@@ -77,7 +81,7 @@ async def crewed(settings: Settings, site: Site, sock: socket.socket, stop: Stop
     staff = Staff(
         numbers=range(1, settings.server.workers),
         sequencer=site.journal.sequencer,
-        books=Books(keys=vault.source, meter=site.meter, counts=gateway.counts, witness=parts.witness),
+        books=Books(keys=vault.source, meter=site.identity.meter, counts=gateway.counts, witness=parts.witness),
         listening=partial(bind_beside, sock, _address(settings)),
         slots=crew.descriptor,
         start=start,

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import psycopg
 import pytest
 
-from rempart.errors import KeystoreError
+from rempart.errors import KeystoreError, KeystoreTaken
 from rempart.ledger.keys.keystore import Keystore
 from rempart.ledger.keys.postgres_rows import PostgresRows
 from rempart.ledger.keys.rows import Rewrite, Row, Rows
@@ -86,6 +86,36 @@ def test_a_lost_connection_fails_one_call_and_no_more(postgres: Postgres) -> Non
     rows.close()
 
 
+def test_one_owner_has_the_rows_and_others_read_beside_it(postgres: Postgres) -> None:
+    conninfo = postgres.database("owned")
+    owner, reader = PostgresRows(conninfo, owner=True), PostgresRows(conninfo)
+    assert reader.state().epoch == 0
+    with pytest.raises(KeystoreTaken, match="Another gateway uses the keystore"):
+        PostgresRows(conninfo, owner=True)
+    owner.close()
+    second = PostgresRows(conninfo, owner=True)
+    with pytest.raises(KeystoreTaken):
+        owner.state()
+    second.close()
+    assert owner.state().epoch == 0
+    owner.close()
+    reader.close()
+
+
+def test_whoever_destroyed_keys_beside_the_owner_is_noticed(postgres: Postgres, tmp_path: Path) -> None:
+    conninfo = postgres.database("noticed")
+    keystore = Keystore.create(tmp_path / "keys", PostgresRows(conninfo))
+    keystore.check_current()
+    shutil.copytree(tmp_path / "keys", tmp_path / "copy")
+    other = Keystore.open(tmp_path / "copy", PostgresRows(conninfo))
+    other.rotate()
+    with pytest.raises(KeystoreTaken, match="destroyed keys"):
+        keystore.check_current()
+    other.check_current()
+    keystore.close()
+    other.close()
+
+
 def test_a_server_that_crashed_has_kept_what_was_put(postgres: Postgres) -> None:
     rows = PostgresRows(postgres.database("crashed"))
     rows.put({("kind", "id"): b"kept"}, epoch=0)
@@ -112,8 +142,8 @@ def test_a_server_that_may_forget_is_refused(postgres: Postgres) -> None:
 
 def test_commits_wait_for_the_disk_whatever_the_server_does_by_default(postgres: Postgres) -> None:
     rows = PostgresRows(postgres.database("lazy") + " options='-c synchronous_commit=off'")
-    assert rows._connection is not None
-    assert rows._connection.execute("SHOW synchronous_commit").fetchone() == ("on",)
+    with rows._session.connection() as connection:
+        assert connection.execute("SHOW synchronous_commit").fetchone() == ("on",)
     rows.close()
 
 

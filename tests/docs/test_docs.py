@@ -62,7 +62,7 @@ def test_the_configuration_page_is_a_configuration_and_names_every_setting() -> 
     assert block is not None
     shown = tomllib.loads(re.sub(r"^# (?=[a-z0-9_]+ = )", "", block[1], flags=re.MULTILINE))
     settings = msgspec.convert(shown, Settings, dec_hook=lambda kind, value: kind(value))
-    for section in ("server", "ledger", "keys", "witness", "logging"):
+    for section in ("server", "ledger", "keys", "shared", "witness", "logging"):
         for name in getattr(settings, section).__struct_fields__:
             assert name in shown[section], f"{section}.{name}"
     assert set(shown["retention"]["standard"]) == set(settings.retention["standard"].__struct_fields__)
@@ -75,7 +75,7 @@ def test_defaults_in_the_configuration_page_are_the_defaults() -> None:
     block = re.search(r"```toml\n(.*?)```", text, re.DOTALL)
     assert block is not None
     shown = tomllib.loads(block[1])
-    for section in ("server", "ledger", "keys", "witness", "logging"):
+    for section in ("server", "ledger", "keys", "shared", "witness", "logging"):
         defaults = msgspec.to_builtins(getattr(Settings(), section), enc_hook=str)
         for name, value in shown[section].items():
             assert value == (list(defaults[name]) if isinstance(defaults[name], tuple | list) else defaults[name]), name

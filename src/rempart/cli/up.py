@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import resource
@@ -10,7 +11,7 @@ import shlex
 import shutil
 import signal
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -99,8 +100,25 @@ async def _up(settings: Settings, tell: Callable[[_Ready], None]) -> None:
         async with (
             control.listening(control.socket_path(settings.data), verbs),
             crewed(settings, site, sock, stop),
+            _ending(site, stop),
         ):
             await serve(site.gateway, sock, address, stop=stop, ready=ready)
+
+
+@contextlib.asynccontextmanager
+async def _ending(site: Site, stop: Stop) -> AsyncIterator[None]:
+    """A keystore that is another's now ends all at once: what is in memory may be erased there."""
+
+    async def end() -> None:
+        await site.taken.wait()
+        stop.drain.set()
+        stop.cut.set()
+
+    task = asyncio.create_task(end())
+    try:
+        yield
+    finally:
+        task.cancel()
 
 
 class _Signals:

@@ -10,7 +10,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from rempart import limits
-from rempart.config.settings import Engine, Keys, Ledger, Retention, Server, Settings
+from rempart.config.settings import Engine, Keys, Ledger, Retention, Server, Settings, Shared
 from rempart.errors import ConfigError
 
 _WORD: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,31}")
@@ -30,6 +30,7 @@ def check(settings: Settings, sources: Mapping[str, str]) -> None:
     if settings.witness.logs and not settings.witness.name:
         raise _refused(sources, "witness.logs", "needs witness.name.", "Such as llm.hospital.example/witness.")
     _keys(settings.keys, sources)
+    _shared(settings.shared, sources)
     _index_s(settings.ledger.index_s, sources)
     names = [engine.name for engine in settings.engines]
     if not names or len(set(names)) != len(names):
@@ -163,14 +164,29 @@ def _keys(keys: Keys, sources: Mapping[str, str]) -> None:
     for name, value in needed.get(keys.sealing, {}).items():
         if not value:
             raise _refused(sources, "keys.sealing", f"is {keys.sealing}, without keys.{name}.", f"Give keys.{name}.")
-    if not keys.database:
+    _database(keys.database, "keys.database", sources)
+
+
+def _shared(shared: Shared, sources: Mapping[str, str]) -> None:
+    _database(shared.database, "shared.database", sources)
+    if shared.database and shared.secret_file is None:
+        hint = "A file of 64 hex digits, the same at all gateways: openssl rand -hex 32."
+        raise _refused(sources, "shared.database", "needs shared.secret_file.", hint)
+    least, most = limits.shared_believed_least_s, limits.shared_believed_most_s
+    if not least <= shared.believed_s <= most:  # NaN is refused too
+        hint = f"Seconds, from {least:g} to {most:g}."
+        raise _refused(sources, "shared.believed_s", f"is {shared.believed_s:g}.", hint)
+
+
+def _database(address: str, name: str, sources: Mapping[str, str]) -> None:
+    if not address:
         return
-    if not keys.database.startswith(("postgresql://", "postgres://")):
-        raise _refused(sources, "keys.database", "is no postgresql:// address.", "Such as postgresql:///rempart.")
-    if _PASSWORD.search(keys.database):
+    if not address.startswith(("postgresql://", "postgres://")):
+        raise _refused(sources, name, "is no postgresql:// address.", "Such as postgresql:///rempart.")
+    if _PASSWORD.search(address):
         raise _refused(
             sources,
-            "keys.database",
+            name,
             "holds a password, which settings would show.",
             "Put it into a file: postgresql://rempart@db/rempart?passfile=/etc/rempart/pgpass",
         )

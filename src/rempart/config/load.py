@@ -18,7 +18,7 @@ from rempart.config.settings import Engine, Settings, standard_retention
 from rempart.errors import ConfigError
 
 _PREFIX = "REMPART_"
-_SECTIONS = ("server", "ledger", "keys", "witness", "logging")
+_SECTIONS = ("server", "ledger", "keys", "shared", "witness", "logging")
 # Not settings: where settings are, what the documents keep a key in, and how often a test kills.
 _OTHERS = frozenset({"REMPART_CONFIG", "REMPART_KEY", "REMPART_KILLS"})
 

@@ -133,7 +133,20 @@ class Keys(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     pkcs11_pin_file: Path | None = None
     """pkcs11: the user's PIN is its first line."""
     database: str = ""
-    """postgresql:// address of the rows, without a password (give passfile=); empty: keys/keystore.db."""
+    """postgresql:// address of the rows, of this gateway alone, without a password (give passfile=); empty:
+    keys/keystore.db."""
+
+
+class Shared(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What several gateways have in common: API keys with their roles, limits and revocations, and what is used of the
+    limits (ADR 0006). Without a database each has its own."""
+
+    database: str = ""
+    """postgresql:// address, without a password (give passfile=); empty: state.db of this data directory."""
+    secret_file: Path | None = None
+    """64 hex digits, the same at all gateways: what the keys are MACed and sealed under."""
+    believed_s: float = limits.shared_believed_s
+    """How long known keys go on being believed while the database does not answer."""
 
 
 class Logging(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -159,6 +172,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     retention: dict[str, Retention] = msgspec.field(default_factory=standard_retention)
     """By name of the class; `standard` is among them."""
     keys: Keys = Keys()
+    shared: Shared = Shared()
     witness: Witness = Witness()
     logging: Logging = Logging()
     engines: tuple[Engine, ...] = (Engine(name="embedded"),)

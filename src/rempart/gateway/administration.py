@@ -11,13 +11,15 @@ from typing import Any
 
 import msgspec
 
+from rempart.errors import SharedStateUnavailable
 from rempart.gateway.backups import record_backup
 from rempart.gateway.reviews import record_review
 from rempart.gateway.verbs import Verb, converted
 from rempart.identity.caller import Caller
 from rempart.identity.issue import SECRET_RANDOM_BYTES, KeyOrder, check, issue
 from rempart.identity.keyring import KeyRing
-from rempart.identity.keys import KeyRow, KeyTable
+from rempart.identity.keys import KeyRow, Keys
+from rempart.ipc.asking import Asking
 from rempart.ledger.writing.journal import Journal
 from rempart.wire.facts import Fact
 
@@ -36,9 +38,8 @@ class Administration:
     def __init__(
         self,
         journal: Journal,
-        table: KeyTable,
+        table: Asking[Keys],
         ring: KeyRing,
-        pepper: bytes,
         models: Callable[[], Collection[str] | None] = lambda: None,
     ) -> None:
         """`models`: names that are served here; None when that cannot be told."""
@@ -49,7 +50,6 @@ class Administration:
         self._journal = journal
         self._table = table
         self._ring = ring
-        self._pepper = pepper
         self._models = models
 
     def verbs(self) -> dict[str, Verb]:
@@ -65,12 +65,9 @@ class Administration:
 
     async def revoke_all(self, pseudonym: str) -> int:
         """The keys of an owner who is erased: they stop working and lose their names; how many there are."""
-        found = [(row, mac) for row, mac in self._table.all() if pseudonym in (row.actor, row.subject)]
-        for row, mac in found:
-            await self._revoke({"id": row.id})
-            nameless = msgspec.structs.replace(self._table.get(row.id)[0], name=_NAMELESS)
-            await self._put(nameless, mac)
-            self._table.put(nameless, mac)
+        found = [row.id for row, _ in self._ring.rows() if pseudonym in (row.actor, row.subject)]
+        for id_ in found:
+            await self._end(id_, forget=True)
         return len(found)
 
     def authenticate(self, text: str) -> Caller:
@@ -89,8 +86,8 @@ class Administration:
             order, actor=actor, subject=subject, random=secrets.token_bytes(SECRET_RANDOM_BYTES), now=int(time.time())
         )
         await self._journal.event("key", {**_facts(row), "change": "created"})
-        mac = key.mac(self._pepper)
-        self._table.put(row, mac)
+        mac = key.mac(self._ring.pepper)
+        await self._table.ask(lambda table: table.put(row, mac, owner))
         await self._put(row, mac)
         _log.info("key created", extra={"key": row.id, "role": row.role})
         return key.text(), row
@@ -108,23 +105,47 @@ class Administration:
         for model in order.models or ():
             if served is not None and model not in served:
                 found.append(f"No engine here serves a model {model!r} now; there are: {', '.join(sorted(served))}.")
-        if any(row.name == order.name and not row.revoked for row, _ in self._table.all()):
+        if any(row.name == order.name and not row.revoked for row, _ in self._ring.rows()):
             found.append(f"There is a key of the name {order.name!r} already; both are valid.")
         return found
 
     async def _list(self, args: dict[str, Any]) -> list[dict[str, Any]]:
-        return [shown(row) for row, _ in self._table.all()]
+        return [shown(row) for row, _ in self._ring.rows()]
 
     async def _revoke(self, args: dict[str, Any]) -> dict[str, Any]:
-        """It works no more before it is recorded: a ledger that is down must not keep a stolen key alive."""
-        row, mac = self._table.get(str(args.get("id", "")))
-        if not row.revoked:
-            row = msgspec.structs.replace(row, revoked=int(time.time()))
+        return shown(await self._end(str(args.get("id", "")), forget=False))
+
+    async def _end(self, id_: str, *, forget: bool) -> KeyRow:
+        """It works no more before it is recorded: a ledger that is down must not keep a stolen key alive. Nor must a
+        database that is: it ends here first. `forget`: its name and owner go too."""
+        now, newly = int(time.time()), False
+
+        def ended(row: KeyRow) -> KeyRow:
+            named = _NAMELESS if forget else row.name
+            return msgspec.structs.replace(row, revoked=row.revoked or now, name=named)
+
+        def ending(row: KeyRow) -> KeyRow:
+            nonlocal newly
+            newly = not row.revoked
+            return ended(row)
+
+        known = self._ring.get(id_)
+        if known is not None:
+            await self._put(ended(known[0]), known[1])
+        try:
+            row, mac = await self._table.ask(lambda table: table.change(id_, ending, forget=forget))
+        except SharedStateUnavailable as error:
+            raise SharedStateUnavailable(
+                f"The key works no more here, but other gateways do not know it: {error.message}",
+                hint="Repeat it as soon as PostgreSQL answers, and before this gateway is started again.",
+            ) from error
+        if known is None:
             await self._put(row, mac)
-            self._table.put(row, mac)
-            _log.info("key revoked", extra={"key": row.id})
-            await self._journal.event("key", {"key": row.id, "change": "revoked"})
-        return shown(row)
+        if newly:
+            _log.info("key revoked", extra={"key": id_})
+            await self._journal.event("key", {"key": id_, "change": "revoked"})
+        found = self._ring.get(id_)
+        return row if found is None else found[0]
 
     async def _put(self, row: KeyRow, mac: bytes) -> None:
         self._ring.put(row, mac)

@@ -270,17 +270,23 @@ class Gateway:
 
     async def tick(self, now: float) -> None:
         """Once a second, `now` in loop time: cut what is past its deadline; each minute, record what was counted."""
+        self.cut_revoked()
         for performer in tuple(self.running):
             if now > performer.deadline:
                 performer.interrupt(e.Cut(error=_too_long(self._policy.exchange_s)))
-            elif not self._parts.keyring.holds(performer.key):
-                performer.interrupt(e.Cut(error=Unauthenticated("The API key was revoked.", hint="Ask for a new one.")))
         if not self._minute_began:
             self._minute_began = now
         if now - self._minute_began >= _MINUTE_S:
             self._minute_began = now
             await self.record_counts()
             await self.beat()
+
+    def cut_revoked(self) -> None:
+        """Cut what runs with a key that was revoked, or that nothing can be said of any more."""
+        for performer in tuple(self.running):
+            objection = self._parts.keyring.objection(performer.key)
+            if objection is not None:
+                performer.interrupt(e.Cut(error=objection))
 
     async def record_counts(self) -> None:
         """Write the refusals and the meters of the last minute, if there were any."""

@@ -55,6 +55,9 @@ class Lookups:
         alarm = self._gateway.parts.witnessed().alarm
         if alarm:
             reasons["witnesses"] = alarm
+        unknown = self._gateway.parts.keyring.unknown()
+        if unknown is not None:
+            reasons["keys"] = unknown.message
         if self._gateway.draining:
             reasons["server"] = "draining"
         if self._gateway.full():

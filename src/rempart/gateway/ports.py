@@ -103,6 +103,12 @@ class Accounts(Protocol):
         ...
 
 
+class AccountsHere(Accounts, Protocol):
+    """Of the process that keeps them for all workers: settled at once."""
+
+    def settle(self, reservation: Reservation, tokens: int, now: float) -> None: ...
+
+
 class Tally(Protocol):
     """What the gateway did, counted beside the ledger."""
 

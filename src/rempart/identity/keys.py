@@ -1,11 +1,15 @@
-"""`KeyTable`: the API keys of this site in `<data>/state.db`. No secret is stored, only its MAC."""
+"""`KeyTable`: the API keys of this site in `<data>/state.db`, and `Keys`, the port to wherever they are kept.
+
+No secret is stored, only its MAC.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import sqlite3
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 from urllib.parse import quote
 
 import msgspec
@@ -41,6 +45,37 @@ class KeyRow(msgspec.Struct, frozen=True, kw_only=True):
             limits=self.limits,
             trust_subject_header=self.trust_subject_header,
         )
+
+
+Edit = Callable[[KeyRow], KeyRow]
+
+
+class Keys(Protocol):
+    """Rows of API keys with their MACs. What a method returned from is durable. Used by one thread at a time.
+
+    Raises `KeystoreError` or `SharedStateUnavailable` where what is behind it fails.
+    """
+
+    def all(self) -> list[tuple[KeyRow, bytes]]:
+        """Oldest first."""
+        ...
+
+    def get(self, id_: str) -> tuple[KeyRow, bytes]:
+        """Raises `NotFound`."""
+        ...
+
+    def put(self, row: KeyRow, mac: bytes, owner: str = "") -> None:
+        """Add or replace. `owner`: identity in clear, for an adapter that seals it for other gateways."""
+        ...
+
+    def change(self, id_: str, edit: Edit, *, forget: bool = False) -> tuple[KeyRow, bytes]:
+        """What `edit` makes of the row as it is kept, in one transaction; nobody's change in between is lost.
+
+        `forget`: nor is its owner kept any more. Raises `NotFound`.
+        """
+        ...
+
+    def close(self) -> None: ...
 
 
 _encoder = msgspec.json.Encoder()
@@ -89,16 +124,37 @@ class KeyTable:
         """Raises `NotFound`."""
         found = self._database.execute("SELECT row, mac FROM keys WHERE id = ?", (id_,)).fetchone()
         if found is None:
-            raise NotFound(f"There is no key {id_!r}.", hint="See 'rempart key list'.")
+            raise not_found(id_)
         return _decoder.decode(found[0]), found[1]
 
-    def put(self, row: KeyRow, mac: bytes) -> None:
-        """Add or replace. Raises `KeystoreError` when the disk does not take it."""
+    def put(self, row: KeyRow, mac: bytes, owner: str = "") -> None:
+        """Add or replace; `owner` goes to the keystore alone. Raises `KeystoreError` when the disk does not take it."""
+        with self._writing():
+            self._put(row, mac)
+
+    def change(self, id_: str, edit: Edit, *, forget: bool = False) -> tuple[KeyRow, bytes]:
+        """Raises `NotFound`, `KeystoreError`."""
+        with self._writing():
+            row, mac = self.get(id_)
+            edited = edit(row)
+            self._put(edited, mac)
+        return edited, mac
+
+    def _put(self, row: KeyRow, mac: bytes) -> None:
+        self._database.execute(
+            "INSERT INTO keys VALUES (?, ?, ?) ON CONFLICT (id) DO UPDATE SET row = excluded.row",
+            (row.id, mac, _encoder.encode(row)),
+        )
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
         try:
             with self._database:
-                self._database.execute(
-                    "INSERT INTO keys VALUES (?, ?, ?) ON CONFLICT (id) DO UPDATE SET row = excluded.row",
-                    (row.id, mac, _encoder.encode(row)),
-                )
+                self._database.execute("BEGIN IMMEDIATE")
+                yield
         except sqlite3.Error as error:
             raise KeystoreError(f"The key cannot be written: {error}.", hint="Look at the disk of the data.") from error
+
+
+def not_found(id_: str) -> NotFound:
+    return NotFound(f"There is no key {id_!r}.", hint="See 'rempart key list'.")

@@ -18,7 +18,7 @@ from rempart.identity.caller import Caller
 _MINUTE_S: Final = 60
 _DAY_S: Final = 86_400
 # Reserved when a request does not say how many tokens it may take.
-_UNSAID_TOKENS: Final = 1_024
+UNSAID_TOKENS: Final = 1_024
 _TOKENS_MAX: Final = 2**53 - 1  # what an entry can hold
 
 
@@ -94,7 +94,7 @@ class Meter:
                 hint=f"{fewer}ait for the next UTC day, or ask for a higher limit.",
                 retry_after_s=int((self._day + 1) * _DAY_S - now) + 1,
             )
-        return min(wanted.prompt + (wanted.completion or _UNSAID_TOKENS * wanted.choices), left)
+        return min(wanted.prompt + (wanted.completion or UNSAID_TOKENS * wanted.choices), left)
 
     def settle(self, reservation: Reservation, tokens: int, now: float) -> None:
         """Replace what was reserved by what was used."""

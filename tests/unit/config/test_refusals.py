@@ -315,6 +315,21 @@ def test_keys_that_cannot_be_kept_so_are_refused(tmp_path: Path, lines: str, nam
     assert "secret" not in f"{error.message} {error.hint}"
 
 
+@pytest.mark.parametrize(
+    ("lines", "named"),
+    [
+        ('database = "postgresql:///rempart"', "needs shared.secret_file"),
+        ('database = "mysql:///rempart"\nsecret_file = "/f"', "shared.database"),
+        ('database = "postgresql://rempart:secret@db/rempart"\nsecret_file = "/f"', "holds a password"),
+        ("believed_s = 1.9", "shared.believed_s"),
+        ("believed_s = 301.0", "shared.believed_s"),
+        ("believed_s = nan", "shared.believed_s"),
+    ],
+)
+def test_what_cannot_be_shared_so_is_refused(tmp_path: Path, lines: str, named: str) -> None:
+    assert named in refused(tmp_path, f"[shared]\n{lines}").message
+
+
 def test_a_class_may_not_be_called_as_the_directory_of_what_is_held(tmp_path: Path) -> None:
     assert "held" in refused(tmp_path, '[retention.held]\ndays = 1\nbasis = "b"').message
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from rempart.errors import Unauthenticated
+from rempart.errors import SharedStateUnavailable, Unauthenticated
 from rempart.identity.apikey import SECRET_CHARS, ApiKey
 from rempart.identity.caller import ADMIN, Limits
 from rempart.identity.keyring import KeyRing
@@ -92,6 +92,32 @@ def test_a_change_is_seen_by_the_next_request() -> None:
     keys.put(row(revoked=int(NOW)), MAC)
     with pytest.raises(Unauthenticated, match="revoked"):
         keys.authenticate(KEY.text(), NOW)
+
+
+def test_a_key_that_was_revoked_stays_so_whatever_comes_later() -> None:
+    keys = ring(row(revoked=int(NOW)))
+    keys.put(row(name="older"), MAC)
+    with pytest.raises(Unauthenticated, match="revoked"):
+        keys.authenticate(KEY.text(), NOW)
+    assert isinstance(keys.objection(KEY.id), Unauthenticated)
+
+
+def test_keys_that_cannot_be_checked_any_more_are_believed_until_their_time_is_over() -> None:
+    steady = 50.0
+    keys = KeyRing(PEPPER, [(row(), MAC)], steady=lambda: steady)
+    keys.believed_until = 60.0
+    assert keys.authenticate(KEY.text(), NOW).key == KEY.id
+    assert keys.objection(KEY.id) is None
+    steady = 60.0
+    with pytest.raises(SharedStateUnavailable) as caught:
+        keys.authenticate(KEY.text(), NOW)
+    assert caught.value.http_status == 503
+    assert caught.value.retry_after_s
+    assert isinstance(keys.objection(KEY.id), SharedStateUnavailable)
+    with pytest.raises(Unauthenticated, match="not an API key"):  # what is no key at all is told as ever
+        keys.authenticate("rp_nonsense", NOW)
+    keys.believed_until = 70.0
+    assert keys.authenticate(KEY.text(), NOW).key == KEY.id
 
 
 def test_callers_know_what_their_role_may_do() -> None:

@@ -10,10 +10,10 @@ import msgspec
 
 from rempart.errors import NotFound
 from rempart.gateway.counts import Counts
-from rempart.gateway.ports import Others, Witness
+from rempart.gateway.ports import AccountsHere, Others, Witness
 from rempart.gateway.workers import messages as m
 from rempart.identity.caller import USER, Caller
-from rempart.identity.quota import Meter, Reservation
+from rempart.identity.quota import Reservation
 from rempart.ledger.keys.source import KeySource
 
 
@@ -21,7 +21,7 @@ class Books(msgspec.Struct, frozen=True, kw_only=True):
     """What the primary keeps for all workers."""
 
     keys: KeySource
-    meter: Meter
+    meter: AccountsHere
     counts: Counts
     witness: Witness | None
 
@@ -50,7 +50,7 @@ class Desk:
             case m.AskPerson():
                 return await keys.person(question.identity)
             case m.Reserve():
-                return self._reserve(question)
+                return await self._reserve(question)
             case m.Spend():
                 self._spend(question)
                 return None
@@ -99,9 +99,11 @@ class Desk:
             self._books.counts.lost(engine, count)
         self._dispatched.clear()
 
-    def _reserve(self, asked: m.Reserve) -> int:
+    async def _reserve(self, asked: m.Reserve) -> int:
+        """What is reserved and what is noted of it are never apart: nothing is awaited between."""
         caller = Caller(key=asked.key, actor="", role=USER, limits=asked.limits)
-        tokens = self._books.meter.admit(caller, asked.wanted, time.time(), time.monotonic()).tokens
+        found = self._books.meter.admit(caller, asked.wanted, time.time(), time.monotonic())
+        tokens = (found if isinstance(found, Reservation) else await found).tokens
         self._reserved[asked.key] += tokens
         return tokens
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -35,6 +36,8 @@ class Told(msgspec.Struct, frozen=True, tag=True):
     engines: Mapping[str, Place]
     """By name: the embedded ones."""
     witnessed: Witnessed
+    believed_until: float = math.inf
+    """Of API keys, in steady seconds, which are the same in all processes of a machine."""
 
 
 class Start(msgspec.Struct, frozen=True, tag=True):

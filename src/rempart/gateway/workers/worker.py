@@ -34,13 +34,15 @@ class Worker:
     async def answer(self, question: Any) -> object:
         match question:
             case m.Start():
-                self.told = question.told
                 self.ring = KeyRing(question.pepper, question.keys)
+                self._hear_told(question.told)
                 self.start.set_result(question)
                 await self.listens.wait()
             case m.PutKey():
                 assert self.ring is not None, "a worker is started before it is told anything else"
                 self.ring.put(question.row, question.mac)
+                if self.gateway is not None:
+                    self.gateway.cut_revoked()
             case m.Pause():
                 return self._pause()
             case m.Resume():
@@ -59,13 +61,18 @@ class Worker:
     def hear(self, word: Any) -> None:
         match word:
             case m.Told():
-                self.told = word
+                self._hear_told(word)
             case m.Drain():
                 self.drain.set()
             case m.Cut():
                 self.cut.set()
             case _:
                 raise TypeError(f"{type(word).__name__} is no word to a worker")
+
+    def _hear_told(self, told: m.Told) -> None:
+        self.told = told
+        if self.ring is not None:
+            self.ring.believed_until = told.believed_until
 
     def _pause(self) -> list[m.Running]:
         self.keys.pause()

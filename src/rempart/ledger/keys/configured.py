@@ -15,19 +15,20 @@ from rempart.ledger.keys.rows import Rows
 from rempart.ledger.keys.sealing import FileSealing, PassphraseSealing, Sealing, Sealings, passphrase_from_file
 
 
-def open_keystore(data: Path, keys: Keys | None = None) -> Keystore:
-    """The keystore, made at first; `keys` says how it is kept. Raises `KeystoreError`, `MissingDependency`."""
+def open_keystore(data: Path, keys: Keys | None = None, *, owner: bool = False) -> Keystore:
+    """The keystore, made at first; `keys` says how it is kept. `owner`: the caller owns the data directory, and has the
+    rows alone (ADR 0006). Raises `KeystoreError`, `MissingDependency`."""
     directory = data / "keys"
-    rows, sealings = adapters(keys or Keys())
+    rows, sealings = adapters(keys or Keys(), owner=owner)
     if (directory / "root.key").exists():
         return Keystore.open(directory, rows, sealings)
     return Keystore.create(directory, rows, sealings)
 
 
-def adapters(keys: Keys) -> tuple[Rows | None, Sealings]:
+def adapters(keys: Keys, *, owner: bool = False) -> tuple[Rows | None, Sealings]:
     """Rows are None where they are in the keystore's own directory. Raises `KeystoreError`."""
     sealings = sealings_of(keys)
-    return (PostgresRows(keys.database) if keys.database else None), sealings
+    return (PostgresRows(keys.database, owner=owner) if keys.database else None), sealings
 
 
 def encode_keys(keys: Keys) -> str:

@@ -62,7 +62,8 @@ def begin(files: RootFile, rows: Rows, sealings: Sealings) -> Opened:
         if files.staged() is not None:
             return settle(files, rows, sealings)
         raise KeystoreError(
-            f"The database holds keys, but {files.path} is missing.", hint="Restore keys/ from its backup."
+            f"The database holds keys, but {files.path} is missing.",
+            hint="Restore keys/ from its backup; another gateway's keystore needs a database of its own.",
         )
     empty = Opened(state.epoch, tuple(secrets.token_bytes(KEY_BYTES) for _ in range(SHARDS)))
     return change(files, rows, sealings, empty, Wanted(replace={BEGUN: secrets.token_bytes(KEY_BYTES)}))

@@ -15,7 +15,7 @@ from typing import Final
 
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from rempart.errors import KeystoreChanged, KeystoreError
+from rempart.errors import KeystoreChanged, KeystoreError, KeystoreTaken
 from rempart.ledger.keys.epoch import Opened, Wanted, begin, change, seal, settle, unseal
 from rempart.ledger.keys.rootfile import RootFile, check_private
 from rempart.ledger.keys.rows import SHARDS, Name, Row, Rows, full_name, shard_of
@@ -78,6 +78,17 @@ class Keystore:
     def epoch(self) -> int:
         """How often keys were destroyed."""
         return self._keys().epoch
+
+    def check_current(self) -> None:
+        """Raises `KeystoreTaken` when another gateway has the rows or has destroyed some: those in memory may be gone.
+
+        Raises `KeystoreAway` when that cannot be told now.
+        """
+        if self._rows.state().epoch != self.epoch:
+            raise KeystoreTaken(
+                "Another gateway destroyed keys in this keystore's database.",
+                hint="A keystore belongs to one log: find out which gateway uses keys.database too.",
+            )
 
     def get(self, kind: str, id_: str) -> bytes | None:
         """Raises `KeystoreError` when the row does not open."""

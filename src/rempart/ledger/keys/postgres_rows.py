@@ -1,26 +1,29 @@
-"""`PostgresRows`: the rows of a keystore in PostgreSQL, where several gateways share them (psycopg 3).
+"""`PostgresRows`: the rows of one keystore in PostgreSQL, in the schema `rempart_keys` of a database of its own.
 
-Needs the extra `postgres`. Every call is one short transaction on one connection; when it is lost the call fails, and
-the next one connects again. The row of `epoch` is what a `put` shares and a `rewrite` has alone: who reads it with a
-lock waits for a commit that is still under way on the server though its client has lost it. Works against a primary
-alone; a standby that takes over must be synchronous, or it may lack an epoch whose root is all that is left.
+Every call is one short transaction on one connection (`postgres.session`). The row of `epoch` is what a `put` shares
+and a `rewrite` has alone: who reads it with a lock waits for a commit that is still under way on the server though its
+client has lost it. A standby that takes over must be synchronous: it may lack an epoch whose root is all that is left.
+
+A keystore is never shared (ADR 0006): the gateway that owns it holds an advisory lock while its connection lives, and
+takes it again before anything else when it has to connect again.
 """
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from rempart import limits
-from rempart.errors import KeystoreError, MissingDependency
+from rempart.errors import KeystoreAway, KeystoreError, KeystoreTaken
 from rempart.ledger.keys.rows import Rewrite, Row, State, require_epoch, shard_of
+from rempart.postgres.session import Session
 
 if TYPE_CHECKING:
     import psycopg
 
 _ADVISORY_LOCK: Final = 0x52454D50  # any fixed number: the schema is made by one at a time
+_OWNERS_LOCK: Final = 0x52454D51  # and this one is the owner's
 _SCHEMA: Final = (
     "CREATE SCHEMA IF NOT EXISTS rempart_keys",
     "CREATE TABLE IF NOT EXISTS rempart_keys.epoch (one boolean PRIMARY KEY DEFAULT true CHECK (one),"
@@ -58,10 +61,15 @@ _AFTER_EVERY_TEXT: Final = "\U0010ffff"
 class PostgresRows:
     """Rows in the schema `rempart_keys` of one database, made at first; the contract is that of `Rows`."""
 
-    def __init__(self, conninfo: str) -> None:
-        """`conninfo` as libpq reads it; its password belongs in a passfile. Raises `KeystoreError`."""
-        self._conninfo = conninfo
-        self._connection: psycopg.Connection[Any] | None = None
+    def __init__(self, conninfo: str, *, owner: bool = False) -> None:
+        """`conninfo` as libpq reads it; its password belongs in a passfile. `owner`: of the data directory, and so of
+        these rows; who only reads beside the owner is none.
+
+        Raises `KeystoreError`, `KeystoreTaken` when another gateway owns them.
+        """
+        opened = _take if owner else _leave
+        self._session = Session(conninfo, _failed, call_s=limits.keystore_call_s, opened=opened)
+        self._transaction = self._session.transaction
         with self._transaction() as connection:
             connection.execute("SELECT pg_advisory_xact_lock(%s)", (_ADVISORY_LOCK,))
             if connection.execute("SELECT to_regclass('rempart_keys.rows_by_shard')").fetchone() == (None,):
@@ -78,7 +86,7 @@ class PostgresRows:
             return _state(connection)
 
     def get(self, kind: str, id_: str) -> bytes | None:
-        with self._session() as connection:
+        with self._session.connection() as connection:
             query = "SELECT sealed FROM rempart_keys.rows WHERE kind = %s AND id = %s"
             found = connection.execute(query, (kind, id_), binary=True).fetchone()
         return None if found is None else bytes(found[0])
@@ -96,7 +104,7 @@ class PostgresRows:
     def scan(self, kind: str, prefix: str = "") -> Iterator[Row]:
         after, compare = prefix, ">="
         while True:
-            with self._session() as connection:
+            with self._session.connection() as connection:
                 values = (kind, after, prefix + _AFTER_EVERY_TEXT, limits.keystore_page_rows)
                 page = connection.execute(_PAGE.format(after=compare), values, binary=True).fetchall()
             yield from (Row(*found) for found in page)
@@ -122,62 +130,30 @@ class PostgresRows:
             connection.execute("UPDATE rempart_keys.epoch SET number = %s", (change.epoch + 1,))
 
     def close(self) -> None:
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
-
-    @contextlib.contextmanager
-    def _transaction(
-        self, begin: str = "BEGIN", within_s: int = limits.keystore_call_s
-    ) -> Iterator[psycopg.Connection[Any]]:
-        with self._session() as connection:
-            try:
-                connection.execute(begin)
-                connection.execute(f"SET LOCAL statement_timeout = '{within_s}s'")
-                yield connection
-            except BaseException:
-                if not connection.closed:
-                    connection.execute("ROLLBACK")
-                raise
-            if connection.info.transaction_status.name != "IDLE":  # unless it was rolled back on purpose
-                connection.execute("COMMIT")
-
-    @contextlib.contextmanager
-    def _session(self) -> Iterator[psycopg.Connection[Any]]:
-        try:
-            import psycopg
-        except ImportError as error:
-            raise MissingDependency("psycopg is not installed.", hint="Install rempart[postgres].") from error
-        try:
-            if self._connection is None or self._connection.closed:
-                self._connection = _connect(self._conninfo)
-            yield self._connection
-        except psycopg.Error as error:
-            self.close()
-            raise KeystoreError(
-                f"PostgreSQL failed: {str(error).strip() or type(error).__name__}.",
-                hint="Check that it runs and takes connections; it is tried again with the next call.",
-            ) from error
+        self._session.close()
 
 
-def _connect(conninfo: str) -> psycopg.Connection[Any]:
+def _failed(message: str, hint: str) -> KeystoreAway:
+    return KeystoreAway(message, hint=hint)
+
+
+def _leave(connection: psycopg.Connection[Any]) -> None:
+    """Whoever reads beside the owner."""
+
+
+def _take(connection: psycopg.Connection[Any]) -> None:
+    """Waits for a moment: what is left of the owner's own last connection may not have ended yet."""
     import psycopg
 
-    connection = psycopg.connect(
-        conninfo,
-        autocommit=True,
-        connect_timeout=limits.keystore_connect_s,
-        target_session_attrs="read-write",
-        application_name="rempart",
-    )
-    connection.execute(f"SET statement_timeout = '{limits.keystore_call_s}s'")
-    connection.execute(f"SET idle_in_transaction_session_timeout = '{limits.keystore_rewrite_s}s'")
-    if connection.execute("SHOW synchronous_commit").fetchone() == ("off",):
-        connection.execute("SET synchronous_commit = on")
-    if connection.execute("SHOW fsync").fetchone() != ("on",):
-        connection.close()
-        raise KeystoreError("PostgreSQL runs with fsync off: it may lose keys.", hint="Set fsync = on.")
-    return connection
+    connection.execute(f"SET lock_timeout = '{limits.keystore_owned_s}s'")
+    try:
+        connection.execute("SELECT pg_advisory_lock(%s)", (_OWNERS_LOCK,))
+    except psycopg.errors.LockNotAvailable as error:
+        raise KeystoreTaken(
+            "Another gateway uses the keystore in keys.database.",
+            hint="A keystore belongs to one log: give each gateway a database of its own (several share [shared]).",
+        ) from error
+    connection.execute("RESET lock_timeout")
 
 
 def _one(found: tuple[Any, ...] | None) -> int:

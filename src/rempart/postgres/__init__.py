@@ -1,0 +1,1 @@
+"""One connection to PostgreSQL, for those who keep something there."""
