@@ -195,6 +195,7 @@ def _assemble(
             served=router.served,
             exchanges=identity.used.exchanges,
             boot=journal.boot,
+            epoch=partial(journal.vault.ask, lambda keystore: keystore.epoch),
             reviewed=lambda: days_since(ledger_directory(settings.data), time.time()),
             others=crew,
         ),

@@ -73,6 +73,8 @@ class Parts(msgspec.Struct, frozen=True, kw_only=True):
     """Verifier key of the log."""
     handovers: Callable[[], Sequence[Proven]]
     """Of each change of that key: the entry, under a checkpoint that both have signed."""
+    epoch: Callable[[], Awaitable[int]] | None = None
+    """How often keys were destroyed. None: another process says it."""
     reads: Reads
     archive: ArchiveThread
     prove: Callable[[int], Proven]
@@ -132,7 +134,7 @@ class Gateway:
         self._metered: object = None
         self.counts = Counts(parts.router.states(), int(time.time() // _DAY_S), parts.exchanges)
         self.tally: Tally = parts.tally or self.counts
-        self._heart = Heart(parts.journal, self.counts, parts.served, parts.others)
+        self._heart = Heart(parts.journal, self.counts, parts.served, parts.others, parts.epoch)
         self._exchanges = Exchanges(self)
         self._lookups = Lookups(self)
         self._submissions = Submissions(parts.witness) if parts.witness is not None else None

@@ -21,19 +21,26 @@ from rempart.wire.job import Served
 _log: Final = logging.getLogger("rempart.gateway")
 _KEYS_MAX: Final = 1_000
 AskEngines = Callable[[], Awaitable[Mapping[str, Served]]]
+AskEpoch = Callable[[], Awaitable[int]]
 
 
 class Heart:
     """Of one gateway. `served`: engine -> what it says; those that cannot say are left out."""
 
     def __init__(
-        self, journal: Journal, counts: Counts, served: AskEngines | None, others: Others | None = None
+        self,
+        journal: Journal,
+        counts: Counts,
+        served: AskEngines | None,
+        others: Others | None = None,
+        epoch: AskEpoch | None = None,
     ) -> None:
-        """`others`: workers that count here too."""
+        """`others`: workers that count here too. `epoch`: of the keystore; a start looks for the newest one."""
         self._journal = journal
         self._counts = counts
         self._served = served
         self._others = others
+        self._epoch = epoch
         self._began = time.monotonic()
 
     async def beat(self) -> None:
@@ -47,6 +54,8 @@ class Heart:
         sets = list(_parts(self._counts.changed_keys()))
         facts: dict[str, Fact] = {"up_s": int(time.monotonic() - self._began), "engines": flat(after, served)}
         try:
+            if self._epoch is not None:
+                facts["epoch"] = await self._epoch()
             for part, keys in enumerate(sets):
                 told = {**(facts if part == 0 else {}), "keys": keys, "part": part, "parts": len(sets)}
                 await self._journal.event("heartbeat", told)

@@ -1,8 +1,8 @@
 """`require_current`: keys are no older than the log says, else what was destroyed since could be read again.
 
-The keystore counts its epoch up with each destruction of keys, and entries (`start`, `erasure`, `expiry`, `hold`,
-`backup`, `keystore`) state it. An older copy of `keys/` that was put back knows nothing of what was erased after it was
-made; the log does.
+The keystore counts its epoch up with each destruction of keys, and entries (`start`, `heartbeat`, `erasure`, `expiry`,
+`hold`, `backup`, `keystore`) state it. An older copy of `keys/` that was put back knows nothing of what was erased
+after it was made; the log does.
 """
 
 from __future__ import annotations

@@ -238,7 +238,7 @@ class Policy:
 
 def split_note(note: bytes) -> tuple[bytes, list[tuple[str, bytes]]]:
     end = note.rfind(b"\n\n")
-    if end < 0:
+    if end < 0 or not note.endswith(b"\n"):
         refuse("the checkpoint is no signed note")
     found = []
     for line in note[end + 2 :].decode().removesuffix("\n").split("\n"):

@@ -154,6 +154,10 @@ def _one_more(pack: Path) -> None:
     shutil.copy(pack / "entries" / "501.json", pack / "entries" / "7.json")
 
 
+def _cut(pack: Path) -> None:
+    (pack / "checkpoint").write_bytes((pack / "checkpoint").read_bytes()[:-1])
+
+
 def _said(pack: Path, text: str) -> None:
     (pack / "disclosed" / "2.json").write_text(text)
 
@@ -218,6 +222,7 @@ def _empty(pack: Path) -> None:
         _remove("entries/1.json"),
         _empty,
         _flip("checkpoint", -10),
+        _cut,
         _flip("proofs/1.tlog-proof", 40),
         _remove("proofs/1.tlog-proof"),
         _remove("tile/0/000"),
