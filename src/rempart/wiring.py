@@ -25,10 +25,11 @@ from rempart.config.check import is_loopback
 from rempart.config.settings import Engine as EngineSettings
 from rempart.config.settings import Keys, Server, Settings
 from rempart.console.pages import Pages
+from rempart.engines.asking import Endpoint, tls_context
 from rempart.engines.digest import file_digest
 from rempart.engines.embedded import EmbeddedEngine
 from rempart.engines.llamacpp import EmbeddedModel
-from rempart.engines.openai import Endpoint, OpenAIEngine, tls_context
+from rempart.engines.openai import OpenAIEngine
 from rempart.engines.port import Engine
 from rempart.engines.router import Router
 from rempart.errors import ConfigError, DirectoryLocked, KeystoreError, UsageError

@@ -19,9 +19,9 @@ from rempart import limits
 from rempart.config import passing
 from rempart.config.settings import Settings
 from rempart.console.pages import Pages
+from rempart.engines.asking import Endpoint
 from rempart.engines.embedded import EmbeddedEngine
 from rempart.engines.llamacpp import EmbeddedModel, LlamaCppEngine, not_there
-from rempart.engines.openai import Endpoint
 from rempart.engines.port import Engine
 from rempart.engines.router import Router
 from rempart.gateway.app import Gateway, Parts

@@ -1,7 +1,6 @@
 """Every engine keeps the promises of the port."""
 
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 import msgspec
 import pytest
@@ -9,10 +8,9 @@ import pytest_asyncio
 
 from rempart.engines.embedded import EmbeddedEngine
 from rempart.engines.llamacpp import EmbeddedModel
-from rempart.engines.openai import Endpoint, OpenAIEngine
 from rempart.errors import ContextLengthExceeded, EngineRefused
-from rempart.testing.check_engine import check_engine
-from rempart.testing.scripted import ScriptedServer
+from rempart.testing.check_engine import FEATURES, check_engine
+from rempart.testing.subjects import ScriptedSubject
 from rempart.wire.job import Job
 from rempart.wiring import guide_path
 
@@ -21,12 +19,6 @@ def _guide() -> EmbeddedModel:
     return EmbeddedModel(
         path=guide_path(), name="guide", digest="", created=0, context_tokens=512, parallel=4, threads=0
     )
-
-
-async def test_embedded_llama_cpp(tmp_path: Path) -> None:
-    engine = EmbeddedEngine("embedded", _guide(), tmp_path / "engine.log")
-    await engine.start()
-    await check_engine(engine)
 
 
 @pytest_asyncio.fixture(loop_scope="module", scope="module")
@@ -113,6 +105,8 @@ async def test_what_llama_cpp_cannot_stream_is_refused_before_it_is_asked(embedd
         embedded.stream(Job(path="/v1/completions", body=body, exchange="0" * 32))
 
 
-async def test_openai_over_http() -> None:
-    async with ScriptedServer() as server:
-        await check_engine(OpenAIEngine("remote", lambda: Endpoint(server.url, "")))
+async def test_the_scripted_engine_has_all_features() -> None:
+    async with ScriptedSubject() as subject:
+        report = await check_engine(subject)
+    assert report.not_passed() == {}
+    assert tuple(outcome.feature for outcome in report.outcomes) == FEATURES

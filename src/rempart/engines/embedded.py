@@ -14,9 +14,9 @@ from pathlib import Path
 import msgspec
 
 from rempart import limits
+from rempart.engines.asking import Endpoint
 from rempart.engines.llamacpp import EmbeddedModel, LlamaCppEngine, not_there
 from rempart.engines.llamacpp_child import Order
-from rempart.engines.openai import Endpoint
 from rempart.errors import EngineUnavailable
 from rempart.wire.job import Job, Served, Target
 

@@ -12,7 +12,8 @@ from typing import Final
 
 import msgspec
 
-from rempart.engines.openai import Endpoint, OpenAIEngine
+from rempart.engines.asking import Endpoint
+from rempart.engines.openai import OpenAIEngine
 from rempart.engines.recount import check_stream, recount
 from rempart.errors import ContextLengthExceeded, EngineError, EngineRefused, EngineUnavailable
 from rempart.wire.job import Job, Served, Target

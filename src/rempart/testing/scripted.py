@@ -46,6 +46,12 @@ class ScriptedServer:
         """Answers under way: what an engine still works on."""
         self.asked: list[dict[str, Any]] = []
         """Bodies received."""
+        self.said = 0
+        """Words, in all streams."""
+        self.going = asyncio.Event()
+        """While it is cleared, connections stay and nothing is answered."""
+        self.going.set()
+        self._writers: set[asyncio.StreamWriter] = set()
         self._server: asyncio.Server | None = None
         self._idle = asyncio.Event()
         self._idle.set()
@@ -57,8 +63,14 @@ class ScriptedServer:
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        self.kill()
+
+    def kill(self) -> None:
+        """Gone without a word, until it is entered again."""
         assert self._server is not None
         self._server.close()
+        for writer in self._writers:
+            writer.transport.abort()
 
     async def idle(self) -> None:
         """Wait until nothing is under way."""
@@ -70,11 +82,14 @@ class ScriptedServer:
             await self._came.wait_for(lambda: len(self.asked) > count)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._writers.add(writer)
         with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
             while True:
                 path, body = await _read(reader)
+                await self.going.wait()
                 if not await self._watched(reader, writer, path, body):
                     break
+        self._writers.discard(writer)
         writer.close()
 
     async def _watched(
@@ -107,12 +122,10 @@ class ScriptedServer:
         if asked.get("messages") == "wrong":
             await _reply(writer, 400, _error("messages must be a list"))
             return True
-        words = _script(asked).split()
         if path == "/v1/embeddings":
-            vector = {"object": "embedding", "index": 0, "embedding": [0.5, 0.25]}
-            usage = {"prompt_tokens": len(words), "total_tokens": len(words)}
-            await _reply(writer, 200, {"object": "list", "data": [vector], "model": self.model, "usage": usage})
+            await _reply(writer, 200, _vectors(self.model, asked.get("input")))
             return True
+        words = _script(asked).split()
         return await self._perform(writer, words or [""], asked, chat=path.endswith("chat/completions"))
 
     async def _perform(
@@ -126,6 +139,8 @@ class ScriptedServer:
                 return False
             case "slow":
                 await asyncio.sleep(numbers[0] / 1000)
+            case "paced" if not asked.get("stream"):
+                await asyncio.sleep(numbers[0] * numbers[1] / 1000)
             case "status":
                 await _reply(writer, numbers[0], _error(f"scripted {numbers[0]}"))
                 return True
@@ -190,6 +205,8 @@ class ScriptedServer:
         async for number, word in _paced(said, numbers[1] / 1000 if verb == "paced" else 0.0):
             if number == stop_after:
                 break
+            await self.going.wait()
+            self.said += 1
             await self._event(writer, self._chunk({"content": word + " "}, None, chat))
         if verb == "hang-after":
             await asyncio.Event().wait()
@@ -241,6 +258,15 @@ def _script(asked: Mapping[str, Any]) -> str:
         return content if isinstance(content, str) else ""
     text = asked.get("prompt", asked.get("input", ""))
     return text if isinstance(text, str) else ""
+
+
+def _vectors(model: str, given: object) -> dict[str, Any]:
+    """One for each text."""
+    texts = given if isinstance(given, list) else [given]
+    data = [{"object": "embedding", "index": at, "embedding": [0.5, 0.25]} for at, _ in enumerate(texts)]
+    count = sum(len(text.split()) for text in texts if isinstance(text, str))
+    usage = {"prompt_tokens": count, "total_tokens": count}
+    return {"object": "list", "data": data, "model": model, "usage": usage}
 
 
 def _said(words: list[str], numbers: list[int]) -> list[str]:
