@@ -31,7 +31,7 @@ BORDERS = frozenset(
 )
 ENVIRONMENT = (
     *("src/rempart/config", "src/rempart/cli", "src/rempart/testing", "src/rempart/bench"),
-    "src/rempart/engines/triton_models",  # they run in Triton's processes
+    "src/rempart/engines/apart/triton_models",  # they run in Triton's processes
 )
 
 

@@ -28,10 +28,14 @@ from rempart.console.pages import Pages
 from rempart.engines.asking import Endpoint, tls_context
 from rempart.engines.digest import file_digest
 from rempart.engines.embedded import EmbeddedEngine
-from rempart.engines.llamacpp import EmbeddedModel
+from rempart.engines.llamacpp import EmbeddedModel, LlamaCppEngine
+from rempart.engines.ollama import OllamaEngine
 from rempart.engines.openai import OpenAIEngine
 from rempart.engines.port import Engine
 from rempart.engines.router import Router
+from rempart.engines.transformers import TransformersEngine
+from rempart.engines.triton import TritonEngine
+from rempart.engines.vllm import VLLMEngine
 from rempart.errors import ConfigError, DirectoryLocked, KeystoreError, UsageError
 from rempart.formats.gguf import GgufHeader, NotGguf, read_header
 from rempart.gateway.administration import Administration, shown
@@ -73,6 +77,15 @@ _DAY_S: Final = 86_400
 _GUIDE: Final = "guide-f16.gguf"
 _CONTEXT_DEFAULT: Final = 4_096
 _LOCKED_TRIES: Final = 20
+_ADAPTERS: Final[Mapping[str, Callable[..., Engine]]] = {
+    "openai": OpenAIEngine,
+    "vllm": VLLMEngine,
+    "llamacpp": LlamaCppEngine,
+    "ollama": OllamaEngine,
+    "triton": TritonEngine,
+    "transformers": TransformersEngine,
+}
+"""By `engines.kind`: those that listen at an address."""
 
 
 class Site(msgspec.Struct, frozen=True, kw_only=True):
@@ -284,14 +297,14 @@ def _engine(settings: EngineSettings, data: Path, progress: Progress | None) -> 
     if settings.kind == "embedded":
         model = _embedded_model(settings, data, progress)
         return EmbeddedEngine(settings.name, model, data / "engines" / f"{settings.name}.log")
-    return openai_engine(settings)
+    return engine_at(settings)
 
 
-def openai_engine(settings: EngineSettings) -> OpenAIEngine:
-    """Raises `ConfigError`, `KeystoreError`."""
+def engine_at(settings: EngineSettings) -> Engine:
+    """The adapter to one that listens somewhere. Raises `ConfigError`, `KeystoreError`."""
     endpoint = Endpoint(settings.url.rstrip("/").removesuffix("/v1"), _secret(settings.api_key_file))
     tls = tls_context(settings.ca_file) if urlsplit(settings.url).scheme == "https" else None
-    return OpenAIEngine(settings.name, lambda: endpoint, tls=tls, names=settings.models)
+    return _ADAPTERS[settings.kind](settings.name, lambda: endpoint, tls=tls, names=settings.models)
 
 
 def _embedded_model(settings: EngineSettings, data: Path, progress: Progress | None) -> EmbeddedModel:
@@ -400,7 +413,7 @@ async def administer(settings: Settings, verb: str, args: Mapping[str, Any]) -> 
 
 def _configured(settings: Settings) -> set[str] | None:
     """Names of models that the settings tell; None when an engine would have to be asked."""
-    if any(engine.kind == "openai" and not engine.models for engine in settings.engines):
+    if any(engine.kind != "embedded" and not engine.models for engine in settings.engines):
         return None
     embedded = {_model_name(engine) for engine in settings.engines if engine.kind == "embedded"}
     return embedded.union(*(engine.models for engine in settings.engines))

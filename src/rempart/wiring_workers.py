@@ -44,7 +44,7 @@ from rempart.ledger.writing.lost import close_lost
 from rempart.ledger.writing.opening import read_vkey
 from rempart.ledger.writing.recover import find_lost
 from rempart.ledger.writing.remote import RemoteSequencer
-from rempart.wiring import Site, open_archive, openai_engine, policy_of
+from rempart.wiring import Site, engine_at, open_archive, policy_of
 
 _log = logging.getLogger("rempart")
 
@@ -169,9 +169,9 @@ async def _routing(settings: Settings, worker: Worker, start: m.Start) -> AsyncI
         if one.kind == "embedded":
             told = start.models[one.name]
             model = msgspec.json.decode(told, type=EmbeddedModel, dec_hook=lambda kind, value: kind(value))
-            engines.append(LlamaCppEngine(one.name, model, partial(_where, worker, one.name)))
+            engines.append(LlamaCppEngine(one.name, partial(_where, worker, one.name), model=model))
         else:
-            engines.append(openai_engine(one))
+            engines.append(engine_at(one))
     router = Router(engines)
     try:
         await router.start()

@@ -59,7 +59,7 @@ class Asker:
         *,
         tls: ssl.SSLContext | None = None,
         mistakes: tuple[str, ...] = (),
-        refusal: Callable[[EngineRefused], EngineRefused] = lambda error: error,
+        refusal: Callable[[EngineRefused], EngineError] = lambda error: error,
     ) -> None:
         self.name = name
         self._endpoint = endpoint
@@ -166,9 +166,12 @@ def tls_context(ca_file: Path | None) -> ssl.SSLContext:
 
 
 def error_message(body: bytes) -> tuple[str, str | None]:
-    """What an engine says of its own error; OpenAI's shape, FastAPI's, Ollama's and Triton's, or none."""
+    """What an engine says of its own error; OpenAI's shape, FastAPI's, Ollama's and Triton's, or none.
+
+    Triton refuses a stream with an event, under status 400.
+    """
     try:
-        found = msgspec.json.decode(body, type=_ErrorBody)
+        found = msgspec.json.decode(body.removeprefix(b"data:").strip(), type=_ErrorBody)
     except (msgspec.DecodeError, RecursionError):
         return "", None
     if isinstance(found.error, _Error):

@@ -34,7 +34,7 @@ class OpenAIEngine:
         tls: ssl.SSLContext | None = None,
         names: Mapping[str, str] | None = None,
         mistakes: tuple[str, ...] = (),
-        refusal: Callable[[EngineRefused], EngineRefused] = lambda error: error,
+        refusal: Callable[[EngineRefused], EngineError] = lambda error: error,
         health: str = "",
     ) -> None:
         self._asker = Asker(name, endpoint, tls=tls, mistakes=mistakes, refusal=refusal)

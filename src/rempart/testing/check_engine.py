@@ -16,7 +16,7 @@ import msgspec
 from rempart import limits
 from rempart.engines.port import Engine
 from rempart.errors import EngineError, EngineRefused, EngineTimeout, EngineUnavailable
-from rempart.testing.conformance import Outcome, Report, Subject
+from rempart.testing.conformance import Outcome, Report, State, Subject
 from rempart.testing.relay import Relay, Spoil
 from rempart.wire.answers import parse_answer
 from rempart.wire.assemble import Assembler
@@ -28,24 +28,22 @@ _AT_ONCE: Final = 12
 _FAULT_S: Final = 60.0
 """What takes longer never happens."""
 _PATIENCE_S: Final = 1.0
-_CALLS: Final = {
-    "tools": [
-        {
-            "type": "function",
-            "function": {
-                "name": "weather",
-                "description": "The weather of a city.",
-                "parameters": {
-                    "type": "object",
-                    "properties": {"city": {"type": "string", "enum": ["Lyon", "Paris"]}},
-                    "required": ["city"],
-                    "additionalProperties": False,
-                },
+_TOOLS: Final = [
+    {
+        "type": "function",
+        "function": {
+            "name": "weather",
+            "strict": True,
+            "description": "The weather of a city.",
+            "parameters": {
+                "type": "object",
+                "properties": {"city": {"type": "string", "enum": ["Lyon", "Paris"]}},
+                "required": ["city"],
+                "additionalProperties": False,
             },
-        }
-    ],
-    "tool_choice": "required",
-}
+        },
+    }
+]
 
 
 async def check_engine(subject: Subject) -> Report:
@@ -68,6 +66,10 @@ class _Bench:
 
     def long(self, **more: Any) -> Job:
         return self.chat(self.subject.long_prompt, **{"max_tokens": LONG_TOKENS, "ignore_eos": True, **more})
+
+    def call(self) -> dict[str, Any]:
+        """What forces a call of `_TOOLS`, so that the model does not matter."""
+        return {"tools": _TOOLS, "tool_choice": self.subject.tool_choice, "max_tokens": 100, "temperature": 0}
 
     def job(self, path: str, **body: Any) -> Job:
         return Job(path=path, body=msgspec.json.encode({"model": self.subject.model, **body}), exchange="0" * 32)
@@ -107,8 +109,12 @@ Case = Callable[[_Bench], Awaitable[float | None]]
 
 
 async def _try(feature: str, case: Case, bench: _Bench) -> Outcome:
+    lacks = bench.subject.lacks.get(feature)
     (seconds,) = await asyncio.gather(asyncio.wait_for(case(bench), _FAULT_S * 4), return_exceptions=True)
     await bench.engine.close()
+    if lacks is not None:
+        state: State = "skipped" if isinstance(seconds, Exception) else "failed"
+        return Outcome(feature=feature, state=state, reason=lacks if state == "skipped" else f"passes, though {lacks}")
     if not isinstance(seconds, BaseException):
         return Outcome(feature=feature, state="passed", seconds=None if seconds is None else round(seconds, 3))
     if isinstance(seconds, EngineRefused) and feature in _OPTIONAL:
@@ -163,14 +169,13 @@ async def _choices(bench: _Bench) -> None:
 
 
 async def _tools(bench: _Bench) -> None:
-    """The call is forced, so that the model does not matter."""
-    job = bench.chat("tool weather", **_CALLS, max_tokens=100, temperature=0)
+    job = bench.chat("tool weather", **bench.call())
     body = await bench.engine.answer(job)
     _check_call(msgspec.json.decode(body)["choices"][0]["message"])
 
 
 async def _tools_streamed(bench: _Bench) -> None:
-    job = bench.chat("tool weather", **_CALLS, max_tokens=100, temperature=0, stream=True)
+    job = bench.chat("tool weather", **bench.call(), stream=True)
     whole = (await bench.follow(job)).whole()
     _check_call(msgspec.json.decode(whole)["choices"][0]["message"])
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal, Protocol
+from collections.abc import Mapping
+from typing import Any, Literal, Protocol
 
 import msgspec
 
@@ -55,6 +56,10 @@ class Subject(Protocol):
     embedding_model: str
     long_prompt: str
     """What keeps it busy for seconds, with `max_tokens` of `LONG_TOKENS` and `ignore_eos`."""
+    tool_choice: Any
+    """What makes it call the one tool that it is given, whatever the model would do."""
+    lacks: Mapping[str, str]
+    """Features that it is known not to have without refusing them -> why. A case that passes all the same fails."""
     failure: bytes
     """How it says in the middle of a stream that something went wrong, framed as its streams are."""
     nonsense: bytes

@@ -14,7 +14,7 @@ import signal
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from rempart import limits
 from rempart.bench.environments import LOCKS, Environment, engines_cache, environment
@@ -48,6 +48,8 @@ class RealSubject:
     model = GUIDE
     embedding_model = GUIDE
     long_prompt = "What is Rempart?"
+    tool_choice: Any = "required"
+    lacks: Mapping[str, str] = {}
     failure = b'data: {"error": {"message": "scripted", "type": "server_error"}}\n\n'
     nonsense = b'data: {"choices": 7}\n\n'
 
@@ -72,7 +74,7 @@ class RealSubject:
         """Returns when it can work. Raises `EngineUnavailable` with the end of its log when it ends before."""
         port = free_port()
         self.url = self.metrics_url = f"http://127.0.0.1:{port}"
-        self.launch(self.command(port), self.environment())
+        self.launch_at(port)
         engine = self.adapter(self.url)
         try:
             async with asyncio.timeout(limits.engine_start_s):
@@ -81,7 +83,8 @@ class RealSubject:
         finally:
             await engine.close()
 
-    def command(self, port: int) -> list[str]:
+    def launch_at(self, port: int) -> None:
+        """Calls `launch`; sets `url` and `metrics_url` where they are others."""
         raise NotImplementedError
 
     def environment(self) -> dict[str, str]:
@@ -105,12 +108,28 @@ class RealSubject:
         if self._process is not None:
             self._signal(signal.SIGKILL)
             self._process.wait()
+            for pipe in (self._process.stdin, self._process.stdout):
+                if pipe is not None:
+                    pipe.close()
 
-    def launch(self, command: list[str], environ: Mapping[str, str]) -> subprocess.Popen[bytes]:
+    def launch(
+        self,
+        command: list[str],
+        environ: Mapping[str, str],
+        *,
+        stdin: int = subprocess.DEVNULL,
+        stdout: int | None = None,
+    ) -> subprocess.Popen[bytes]:
+        """stderr, and stdout unless it is given, go to the log."""
         self.folder.mkdir(parents=True, exist_ok=True)
         with (self.folder / "log").open("ab") as log:
             self._process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environ, start_new_session=True
+                command,
+                stdin=stdin,
+                stdout=log if stdout is None else stdout,
+                stderr=log,
+                env=environ,
+                start_new_session=True,
             )
         return self._process
 

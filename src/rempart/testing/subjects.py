@@ -1,11 +1,15 @@
-"""`ScriptedSubject`: the scripted engine as the conformance suite takes it."""
+"""`ScriptedSubject`, `OllamaSubject`: the scripted engine and the fake of Ollama, for the conformance suite."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from rempart.engines.asking import Endpoint
+from rempart.engines.ollama import OllamaEngine
 from rempart.engines.openai import OpenAIEngine
 from rempart.engines.port import Engine
-from rempart.testing.conformance import Load
+from rempart.testing.fake_ollama import VERSION, FakeOllama
 from rempart.testing.scripted import ScriptedServer
 
 
@@ -16,20 +20,26 @@ class ScriptedSubject(ScriptedServer):
     version = ""
     embedding_model = "scripted"
     long_prompt = "paced 400 20"
+    tool_choice: Any = "required"
+    lacks: Mapping[str, str] = {}
     failure = b'data: {"error": {"message": "scripted", "type": "server_error"}}\n\n'
     nonsense = b'data: {"choices": 7}\n\n'
 
     def adapter(self, url: str) -> Engine:
         return OpenAIEngine(self.name, lambda: Endpoint(url, ""))
 
-    async def load(self) -> Load:
-        return Load(running=self.running, generated=self.said)
 
-    def pause(self) -> None:
-        self.going.clear()
+class OllamaSubject(FakeOllama):
+    """The same, of the fake."""
 
-    def resume(self) -> None:
-        self.going.set()
+    name = "ollama"
+    version = f"{VERSION} (a strict fake)"
+    embedding_model = "guide"
+    long_prompt = "paced 400 20"
+    tool_choice: Any = "auto"
+    lacks: Mapping[str, str] = {}
+    failure = b'{"error":"an error was encountered while running the model"}\n'
+    nonsense = b'{"message":7}\n'
 
-    async def start(self) -> None:
-        await self.__aenter__()
+    def adapter(self, url: str) -> Engine:
+        return OllamaEngine(self.name, lambda: Endpoint(url, ""))

@@ -7,9 +7,11 @@ alone, says its address in one line of JSON on stdout, and stops a generation as
 from __future__ import annotations
 
 import argparse
+import base64
 import contextlib
 import json
 import socket
+import struct
 import sys
 import threading
 import time
@@ -36,10 +38,11 @@ class Server(ThreadingHTTPServer):
         self.created = int(time.time())
         self.slots = threading.Semaphore(parallel)
         self.counted = threading.Lock()
-        self.running = self.tokens_prompt = self.tokens_completion = 0
+        self.waiting = self.running = self.tokens_prompt = self.tokens_completion = 0
 
-    def count(self, running: int = 0, prompt: int = 0, completion: int = 0) -> None:
+    def count(self, waiting: int = 0, running: int = 0, prompt: int = 0, completion: int = 0) -> None:
         with self.counted:
+            self.waiting += waiting
             self.running += running
             self.tokens_prompt += prompt
             self.tokens_completion += completion
@@ -47,6 +50,7 @@ class Server(ThreadingHTTPServer):
     def metrics(self) -> str:
         return (
             f"transformers_requests_running {self.running}\n"
+            f"transformers_requests_waiting {self.waiting}\n"
             f"transformers_prompt_tokens_total {self.tokens_prompt}\n"
             f"transformers_completion_tokens_total {self.tokens_completion}\n"
         )
@@ -122,9 +126,13 @@ class Handler(BaseHTTPRequestHandler):
     @contextlib.contextmanager
     def _slot(self) -> Any:
         """Wait for a place, but not for somebody who has left."""
-        while not self.server.slots.acquire(timeout=_WAIT_S):
-            if self._gone():
-                raise ConnectionAbortedError
+        self.server.count(waiting=1)
+        try:
+            while not self.server.slots.acquire(timeout=_WAIT_S):
+                if self._gone():
+                    raise ConnectionAbortedError
+        finally:
+            self.server.count(waiting=-1)
         self.server.count(running=1)
         try:
             yield
@@ -146,12 +154,13 @@ class Handler(BaseHTTPRequestHandler):
         texts = given if isinstance(given, list) else [given]
         if not texts or not all(isinstance(text, str) for text in texts):
             raise Refused(400, "input must be a text or a list of texts")
-        if asked.get("encoding_format") not in (None, "float"):
-            raise Refused(400, "encoding_format must be float")
+        if asked.get("encoding_format") not in (None, "float", "base64"):
+            raise Refused(400, "encoding_format must be float or base64")
         found = [self.server.text.embed(text) for text in texts]
         tokens = sum(count for _, count in found)
         self.server.count(prompt=tokens)
-        data = [{"object": "embedding", "index": at, "embedding": vector} for at, (vector, _) in enumerate(found)]
+        vectors = [_base64(one) if asked.get("encoding_format") == "base64" else one for one, _ in found]
+        data = [{"object": "embedding", "index": at, "embedding": vector} for at, vector in enumerate(vectors)]
         usage = {"prompt_tokens": tokens, "total_tokens": tokens}
         return {"object": "list", "data": data, "model": self.server.name, "usage": usage}
 
@@ -252,6 +261,11 @@ def _wanted(asked: dict[str, Any]) -> Wanted:
         )
     except (TypeError, ValueError) as error:
         raise Refused(400, f"a parameter is of the wrong type: {error}") from error
+
+
+def _base64(vector: list[float]) -> str:
+    """OpenAI's form: float32, little-endian."""
+    return base64.b64encode(struct.pack(f"<{len(vector)}f", *vector)).decode()
 
 
 def _choice(delta: dict[str, Any], finish: str | None) -> dict[str, Any]:

@@ -27,7 +27,11 @@ class TritonPythonModel:
         family = pb_utils.MetricFamily(
             name="text_requests_running", description="requests under way", kind=pb_utils.MetricFamily.GAUGE
         )
-        self._family = family  # a metric goes with its family
+        counter = pb_utils.MetricFamily(
+            name="text_tokens_total", description="tokens said", kind=pb_utils.MetricFamily.COUNTER
+        )
+        self._families = family, counter  # a metric goes with its family
+        self._tokens = counter.Metric(labels={"model": args["model_name"]})
         self._running = family.Metric(labels={"model": args["model_name"]})
 
     def execute(self, requests):
@@ -66,6 +70,7 @@ class TritonPythonModel:
                 if stream and not sender.is_cancelled():
                     sender.send(_response(piece.text, piece.finish, len(prompt), piece.tokens))
                 parts.append(piece)
+                self._tokens.increment(piece.tokens)
         finally:
             pieces.close()
         if not stream and not sender.is_cancelled():
