@@ -1,4 +1,4 @@
-"""`TritonEngine`: NVIDIA Triton by its own HTTP protocols: `generate`, `generate_stream`, and V2 inference for vectors.
+"""`TritonEngine`: NVIDIA Triton by its own HTTP protocols: `generate_stream` for text, V2 inference for vectors.
 
 Source: Triton 2.51, docs/protocol. It answers nearly every error with status 400, its own failures too: what they say
 tells them apart.
@@ -6,6 +6,7 @@ tells them apart.
 
 from __future__ import annotations
 
+import contextlib
 import ssl
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
@@ -13,13 +14,14 @@ from typing import Final
 
 import msgspec
 
+from rempart import limits
 from rempart.engines.asking import Asker, Endpoint
 from rempart.engines.openai import targets
 from rempart.errors import ContextLengthExceeded, EngineError, EngineRefused, EngineUnavailable
 from rempart.wire.answers import nonsense
 from rempart.wire.job import Job, Served, Target
 from rempart.wire.sse import Decoder
-from rempart.wire.triton import Shape, Translation, read_index, read_shape, shape_path, translate
+from rempart.wire.triton import Request, Shape, Translation, read_index, read_shape, shape_path, translate
 
 _AWAY: Final = ("is not healthy", "is not ready", "is not available")
 _FAILED: Final = ("the model failed", "Failed to process the request")
@@ -56,24 +58,40 @@ class TritonEngine:
         return self._asker.name
 
     async def answer(self, job: Job) -> bytes:
-        request = translate(job, await self._shape(job))
-        body = await self._asker.whole(request.path, request.body, job.exchange)
-        translation = Translation(request, job.exchange, int(self._clock()))
-        return translation.embeddings(body) if request.path.endswith("/infer") else translation.whole(body)
+        request, translation = await self._translate(job)
+        if request.path.endswith("/infer"):
+            return translation.embeddings(await self._asker.whole(request.path, request.body, job.exchange))
+        total = 0
+        async with contextlib.aclosing(self._events(request, job.exchange)) as batches:
+            async for payloads in batches:
+                total += sum(map(len, payloads))
+                if total > limits.answer_bytes_max:
+                    raise EngineError("The engine's answer is too large.", hint="Ask for fewer tokens.")
+                for payload in payloads:
+                    translation.take(payload)
+        return translation.whole()
 
     async def stream(self, job: Job) -> AsyncGenerator[list[bytes], None]:
+        request, translation = await self._translate(job)
+        async with contextlib.aclosing(self._events(request, job.exchange)) as batches:
+            async for payloads in batches:
+                yield [translation.chunk(payload) for payload in payloads]
+        yield translation.last()
+
+    async def _translate(self, job: Job) -> tuple[Request, Translation]:
         request = translate(job, await self._shape(job))
-        translation = Translation(request, job.exchange, int(self._clock()))
-        response = await self._asker.post(request.path, request.body, job.exchange)
+        return request, Translation(request, job.exchange, int(self._clock()))
+
+    async def _events(self, request: Request, exchange: str) -> AsyncGenerator[list[bytes], None]:
+        response = await self._asker.post(request.path, request.body, exchange)
         try:
             if response.content_type != b"text/event-stream":
                 raise nonsense()
             decoder = Decoder()
             while data := await response.read():
-                payloads = [translation.chunk(payload) for payload in decoder.feed(data)]
+                payloads = decoder.feed(data)
                 if payloads:
                     yield payloads
-            yield translation.last()
         finally:
             response.close()
 

@@ -27,7 +27,6 @@ class VLLMSubject(RealSubject):
             *("--model", str(ARTEFACT), "--served-model-name", GUIDE, "--dtype", "bfloat16", "--enforce-eager"),
             *("--host", "127.0.0.1", "--port", str(port), "--max-model-len", "512"),
             *("--enable-auto-tool-choice", "--tool-call-parser", "hermes"),
-            *("--structured-outputs-config", '{"disable_any_whitespace": true}'),
         ]
         self.launch(command, {**self.environment(), "VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_HOST_IP": "127.0.0.1"})
 

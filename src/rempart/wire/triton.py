@@ -2,7 +2,8 @@
 
 Source: Triton, docs/protocol/extension_generate.md and the V2 inference protocol; names of inputs and outputs are those
 of its vLLM backend, docs/additional_outputs.md. Triton knows tensors, not conversations: a model that takes one has an
-input `messages`, its JSON. What a model has no input for is refused.
+input `messages`, its JSON. What a model has no input for is refused. Whole answers are asked for as streams too: while
+`generate` works on one, Triton does not notice that nobody waits for it any more.
 """
 
 from __future__ import annotations
@@ -114,15 +115,15 @@ def translate(job: Job, shape: Shape) -> Request:
         raise _cannot(shape, "cannot be held to a form", "response_format")
     if not shape.gives("text_output"):
         raise _cannot(shape, "gives no text", "model")
-    chat, stream = job.path == "/v1/chat/completions", bool(asked.get("stream"))
+    chat = job.path == "/v1/chat/completions"
     body = {
         **(_conversation(asked, shape) if chat else _prompt(asked, shape)),
-        **({"stream": stream} if shape.takes("stream") else {}),
+        **({"stream": True} if shape.takes("stream") else {}),
         **_sampling(asked, shape),
         **{name: True for name in _ASKED_FOR if shape.takes(name)},
     }
     return Request(
-        path=f"{shape_path(shape.name)}/{'generate_stream' if stream else 'generate'}",
+        path=f"{shape_path(shape.name)}/generate_stream",
         body=_json.encode(body),
         model=shape.name,
         chat=chat,
@@ -197,25 +198,28 @@ class Translation:
         self._prompt: int | None = None
         self._completion: int | None = None
         self._finish = ""
-
-    def whole(self, body: bytes) -> bytes:
-        """Raises `EngineError`."""
-        said = self._take(_read(body, _Said))
-        text = said.text_output
-        content = {"message": {"role": "assistant", "content": text}} if self._request.chat else {"text": text}
-        kind = "chat.completion" if self._request.chat else "text_completion"
-        choice = {"index": 0, **content, "finish_reason": self._finish or "stop"}
-        return self._told(kind, [choice], usage=True)
+        self._texts: list[str] = []
 
     def chunk(self, payload: bytes) -> bytes:
         """One event of `generate_stream` as one of OpenAI's. Raises `EngineError`."""
         said = self._take(_read(payload, _Said))
         return self._chunk(said.text_output or "", None)
 
+    def take(self, payload: bytes) -> None:
+        """One event of an answer that is told as a whole. Raises `EngineError`."""
+        self._texts.append(self._take(_read(payload, _Said)).text_output or "")
+
+    def whole(self) -> bytes:
+        """What all events said. Raises `EngineError` when the last one was not the end of the answer."""
+        self._check_end()
+        text = "".join(self._texts)
+        content = {"message": {"role": "assistant", "content": text}} if self._request.chat else {"text": text}
+        kind = "chat.completion" if self._request.chat else "text_completion"
+        return self._told(kind, [{"index": 0, **content, "finish_reason": self._finish or "stop"}], usage=True)
+
     def last(self) -> list[bytes]:
         """What follows the last event. Raises `EngineError` when that was not the end of the answer."""
-        if self._request.finishes and not self._finish:
-            raise EngineError("The engine's stream ended in the middle.", hint="See the engine's log.")
+        self._check_end()
         told = [self._chunk("", self._finish or "stop")]
         return [*told, self._told(self._kind, [], usage=True)] if self._request.wants_usage else told
 
@@ -235,6 +239,10 @@ class Translation:
         tokens = int(counted.data[0]) if counted is not None else None
         usage = {} if tokens is None else {"usage": {"prompt_tokens": tokens, "total_tokens": tokens}}
         return _json.encode({"object": "list", "data": data, "model": self._request.model, **usage})
+
+    def _check_end(self) -> None:
+        if self._request.finishes and not self._finish:
+            raise EngineError("The engine's stream ended in the middle.", hint="See the engine's log.")
 
     @property
     def _kind(self) -> str:

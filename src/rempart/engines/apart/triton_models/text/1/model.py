@@ -6,6 +6,7 @@
 import json
 import os
 import sys
+import threading
 from concurrent.futures import ThreadPoolExecutor
 
 # The backend's interpreter is isolated: PYTHONPATH does not reach it.
@@ -23,6 +24,7 @@ class TritonPythonModel:
             name: value["string_value"] for name, value in json.loads(args["model_config"])["parameters"].items()
         }
         self._text = Text(parameters["model"], int(parameters["threads"]))
+        self._talks = threading.Lock()
         self._pool = ThreadPoolExecutor(int(parameters["parallel"]))
         family = pb_utils.MetricFamily(
             name="text_requests_running", description="requests under way", kind=pb_utils.MetricFamily.GAUGE
@@ -36,13 +38,13 @@ class TritonPythonModel:
 
     def execute(self, requests):
         for request in requests:
-            self._running.increment(1)
+            self._count(running=1)
             self._pool.submit(self._answer, request, request.get_response_sender())
         return None
 
     def _answer(self, request, sender):
         try:
-            if not sender.is_cancelled():
+            if not self._gone(sender):
                 self._say(request, sender)
         except CannotBe as error:
             self._fail(sender, f"invalid request: {error}")
@@ -50,8 +52,9 @@ class TritonPythonModel:
             self._fail(sender, f"the model failed: {error}")
             raise
         finally:
-            self._running.increment(-1)
-            sender.send(flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
+            self._count(running=-1)
+            with self._talks:
+                sender.send(flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
 
     def _say(self, request, sender):
         text = self._text
@@ -64,21 +67,39 @@ class TritonPythonModel:
         wanted = _wanted(_json(_input(request, "sampling_parameters") or "{}", dict, "sampling_parameters"))
         text.check(prompt, wanted)
         parts = []
-        pieces = text.pieces(prompt, wanted, sender.is_cancelled)
+        pieces = text.pieces(prompt, wanted, lambda: self._gone(sender))
         try:
             for piece in pieces:
-                if stream and not sender.is_cancelled():
-                    sender.send(_response(piece.text, piece.finish, len(prompt), piece.tokens))
+                if stream:
+                    self._send(sender, _response(piece.text, piece.finish, len(prompt), piece.tokens))
                 parts.append(piece)
-                self._tokens.increment(piece.tokens)
+                self._count(tokens=piece.tokens)
         finally:
             pieces.close()
-        if not stream and not sender.is_cancelled():
+        if not stream:
             said, tokens = "".join(piece.text for piece in parts), sum(piece.tokens for piece in parts)
-            sender.send(_response(said, parts[-1].finish, len(prompt), tokens))
+            self._send(sender, _response(said, parts[-1].finish, len(prompt), tokens))
+
+    # The server crashes (Triton 2.51, with signal 11) when threads of a model talk to it at the same time.
+
+    def _gone(self, sender):
+        with self._talks:
+            return sender.is_cancelled()
+
+    def _send(self, sender, response):
+        with self._talks:
+            if not sender.is_cancelled():
+                sender.send(response)
 
     def _fail(self, sender, message):
-        sender.send(pb_utils.InferenceResponse(error=pb_utils.TritonError(message)))
+        self._send(sender, pb_utils.InferenceResponse(error=pb_utils.TritonError(message)))
+
+    def _count(self, running=0, tokens=0):
+        with self._talks:
+            if running:
+                self._running.increment(running)
+            if tokens:
+                self._tokens.increment(tokens)
 
     def finalize(self):
         self._pool.shutdown()
