@@ -1,6 +1,7 @@
 """Every engine keeps the promises of the port."""
 
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -8,8 +9,9 @@ import pytest_asyncio
 
 from rempart.engines.embedded import EmbeddedEngine
 from rempart.engines.llamacpp import EmbeddedModel
-from rempart.errors import ContextLengthExceeded, EngineRefused
+from rempart.errors import ContextLengthExceeded, EngineRefused, EngineUnavailable
 from rempart.testing.check_engine import FEATURES, check_engine
+from rempart.testing.real_llamacpp import LlamaCppSubject
 from rempart.testing.subjects import OllamaSubject, ScriptedSubject
 from rempart.wire.job import Job
 from rempart.wiring import guide_path
@@ -103,6 +105,22 @@ async def test_what_llama_cpp_cannot_stream_is_refused_before_it_is_asked(embedd
     body = msgspec.json.encode({"model": "guide", "prompt": ["a", "b"], "stream": True})
     with pytest.raises(EngineRefused, match="one prompt at a time"):
         embedded.stream(Job(path="/v1/completions", body=body, exchange="0" * 32))
+
+
+async def test_llama_cpp_conforms(tmp_path: Path) -> None:
+    async with LlamaCppSubject(tmp_path) as subject:
+        report = await check_engine(subject)
+    assert report.failed() == {}
+
+
+async def test_the_embedded_engine_is_gone_when_it_is_closed(tmp_path: Path) -> None:
+    engine = EmbeddedEngine("embedded", _guide(), tmp_path / "engine.log")
+    await engine.start()
+    job = Job(path="/v1/embeddings", body=b'{"model":"guide","input":"a text"}', exchange="0" * 32)
+    assert await engine.answer(job)
+    await engine.close()
+    with pytest.raises(EngineUnavailable):
+        await engine.answer(job)
 
 
 @pytest.mark.parametrize("kind", [ScriptedSubject, OllamaSubject])

@@ -14,6 +14,8 @@ from rempart.engines.asking import Endpoint
 from rempart.engines.openai import OpenAIEngine
 from rempart.errors import ContextLengthExceeded, EngineRefused
 
+_NO_ROUTE: Final = "Not Found"
+"""FastAPI's words: vLLM opens only the paths that its model can answer."""
 _TOO_LONG: Final = re.compile(r"max(?:imum|_)? ?(?:model_len|context length)")
 
 
@@ -32,6 +34,12 @@ class VLLMEngine(OpenAIEngine):
 
 
 def _refusal(error: EngineRefused) -> EngineRefused:
+    if error.message == _NO_ROUTE:
+        return EngineRefused(
+            "vLLM does not serve this with this model: it answers 404 Not Found.",
+            status=404,
+            hint="For embeddings, run a vLLM with --runner pooling beside this one.",
+        )
     if error.http_status != 400 or not _TOO_LONG.search(error.message):
         return error
     return ContextLengthExceeded(
