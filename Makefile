@@ -1,6 +1,7 @@
 # make run      install and start the service on 127.0.0.1:8080
 # make install  install into .venv
 # make test     format, lint, types, contracts, tidy and all tests
+# make test-engines   every adapter on its real engine (installs them outside the checkout: about 5 GB, once)
 # make bench    the gateway beside LiteLLM and nginx, and the ledger's figures
 # make lock     resolve the dependencies anew
 
@@ -9,7 +10,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: run install test check bench lock clean
+# For one Python on one kind of machine. torch's CPU build: set UV_FIND_LINKS to where it lies.
+lock_engine = $(BIN)/uv pip compile --quiet --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --no-annotate --python-platform x86_64-$(1)
+
+.PHONY: run install test test-engines check bench lock clean
 
 run: $(VENV)/.installed
 	@exec $(BIN)/rempart up
@@ -39,6 +43,12 @@ check: $(VENV)/.tested
 test: check
 	$(BIN)/pytest -n logical --dist loadfile
 
+test-engines: $(VENV)/.tested
+	$(BIN)/python tools/engines.py
+	rm -rf build/engines
+	$(BIN)/pytest -n0 tests/engines
+	$(BIN)/python tools/engine_matrix.py
+
 bench: $(VENV)/.tested
 	$(BIN)/python -m rempart.bench --out build/bench
 
@@ -47,6 +57,9 @@ lock:
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate pyproject.toml locks/build.in -o locks/run.lock
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate -c locks/run.lock locks/test.in -o locks/test.lock
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate --override locks/litellm.override locks/litellm.in -o locks/litellm.lock
+	$(call lock_engine,manylinux_2_28) --override locks/vllm.override locks/vllm.in -o locks/vllm.lock
+	$(call lock_engine,manylinux_2_28) locks/transformers.in -o locks/transformers.lock
+	$(call lock_engine,manylinux_2_35) --no-deps locks/triton.in -o locks/triton.lock
 
 clean:
 	rm -rf $(VENV) build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

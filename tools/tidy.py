@@ -29,7 +29,10 @@ CLOCKS = frozenset({"time", "monotonic", "perf_counter", "now", "utcnow", "today
 BORDERS = frozenset(
     (*(f"src/rempart/gateway/{name}.py" for name in ("app", "perform", "control", "server")), "src/rempart/ipc/talk.py")
 )
-ENVIRONMENT = ("src/rempart/config", "src/rempart/cli", "src/rempart/testing", "src/rempart/bench")
+ENVIRONMENT = (
+    *("src/rempart/config", "src/rempart/cli", "src/rempart/testing", "src/rempart/bench"),
+    "src/rempart/engines/apart/triton_models",  # they run in Triton's processes
+)
 
 
 def main() -> int:

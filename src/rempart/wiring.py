@@ -10,30 +10,23 @@ import asyncio
 import contextlib
 import hmac
 import logging
-import re
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from functools import partial
-from importlib.resources import files
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import urlsplit
 
 import msgspec
 
 from rempart import limits
 from rempart.config.check import is_loopback
-from rempart.config.settings import Engine as EngineSettings
 from rempart.config.settings import Keys, Server, Settings
 from rempart.console.pages import Pages
-from rempart.engines.digest import file_digest
+from rempart.engines.asking import tls_context
 from rempart.engines.embedded import EmbeddedEngine
-from rempart.engines.llamacpp import EmbeddedModel
-from rempart.engines.openai import Endpoint, OpenAIEngine, tls_context
 from rempart.engines.port import Engine
 from rempart.engines.router import Router
-from rempart.errors import ConfigError, DirectoryLocked, KeystoreError, KeystoreTaken, LedgerUnavailable, UsageError
-from rempart.formats.gguf import GgufHeader, NotGguf, read_header
+from rempart.errors import DirectoryLocked, KeystoreError, KeystoreTaken, LedgerUnavailable, UsageError
 from rempart.gateway.administration import Administration, shown
 from rempart.gateway.app import Gateway, Parts, Policy
 from rempart.gateway.auditing import ArchiveThread
@@ -65,12 +58,12 @@ from rempart.ledger.writing.log_key import LogKey
 from rempart.ledger.writing.opening import open_ledger, read_vkey
 from rempart.wire.facts import Fact
 from rempart.wiring_attesting import Attesting, adopted_policy, attested, last_stamp, timestamping
+from rempart.wiring_engines import Progress, engine_of, model_name, secret
 from rempart.wiring_identity import Identity, identified, known_keys, list_rows
 
 _log = logging.getLogger("rempart")
-_GUIDE: Final = "guide-f16.gguf"
-_CONTEXT_DEFAULT: Final = 4_096
 _LOCKED_TRIES: Final = 20
+"""By `engines.kind`: those that listen at an address."""
 
 
 class Site(msgspec.Struct, frozen=True, kw_only=True):
@@ -91,20 +84,13 @@ class Site(msgspec.Struct, frozen=True, kw_only=True):
     """Set when the keystore is another's now: nothing may go on with the keys that are in memory."""
 
 
-class Progress(msgspec.Struct, frozen=True, kw_only=True):
-    """Whom to tell while something takes long."""
-
-    reading: Callable[[str, int, int], None]
-    """(file, bytes done, bytes in all)."""
-
-
 @contextlib.asynccontextmanager
 async def open_site(settings: Settings, progress: Progress | None = None) -> AsyncIterator[Site]:
     """Own the data directory, recover its ledger, start its engines. Raises any `RempartError`."""
     data = settings.data
     _require_keys(data)
     with own(data):
-        engines = [_engine(one, data, progress) for one in settings.engines]
+        engines = [engine_of(one, data, progress) for one in settings.engines]
         keystore = open_keystore(data, settings.keys, owner=True)
         stamping = timestamping(settings)
         async with (
@@ -320,81 +306,6 @@ def _allowed_hosts(server: Server) -> frozenset[str]:
     return frozenset({"localhost", "127.0.0.1", "[::1]", own_name, *(name.lower() for name in server.allowed_hosts)})
 
 
-def _engine(settings: EngineSettings, data: Path, progress: Progress | None) -> Engine:
-    if settings.kind == "embedded":
-        model = _embedded_model(settings, data, progress)
-        return EmbeddedEngine(settings.name, model, data / "engines" / f"{settings.name}.log")
-    return openai_engine(settings)
-
-
-def openai_engine(settings: EngineSettings) -> OpenAIEngine:
-    """Raises `ConfigError`, `KeystoreError`."""
-    endpoint = Endpoint(settings.url.rstrip("/").removesuffix("/v1"), _secret(settings.api_key_file))
-    tls = tls_context(settings.ca_file) if urlsplit(settings.url).scheme == "https" else None
-    return OpenAIEngine(settings.name, lambda: endpoint, tls=tls, names=settings.models)
-
-
-def _embedded_model(settings: EngineSettings, data: Path, progress: Progress | None) -> EmbeddedModel:
-    path = settings.model or guide_path()
-    try:
-        with path.open("rb") as file:
-            header = read_header(file)
-        reading = None if progress is None else (lambda done, total: progress.reading(path.name, done, total))
-        digest = file_digest(path, data / "engines" / "digests.json", reading)
-        created = int(path.stat().st_mtime)
-    except OSError as error:
-        raise ConfigError(f"{path} cannot be read: {error.strerror}.", hint="Give a GGUF file with --model.") from error
-    return EmbeddedModel(
-        path=path.resolve(),
-        name=_model_name(settings),
-        digest=digest,
-        created=created,
-        context_tokens=_context(settings, header),
-        parallel=settings.parallel,
-        threads=settings.threads,
-    )
-
-
-def context_of(settings: EngineSettings) -> int | None:
-    """Tokens that one sequence of an embedded engine will have; None when its file cannot be read."""
-    try:
-        with (settings.model or guide_path()).open("rb") as file:
-            return _context(settings, read_header(file))
-    except (OSError, NotGguf):
-        return None
-
-
-def _context(settings: EngineSettings, header: GgufHeader) -> int:
-    return min(settings.context_tokens, header.context_tokens or _CONTEXT_DEFAULT)
-
-
-def _model_name(settings: EngineSettings) -> str:
-    """What clients call the model of an embedded engine."""
-    return settings.model_name or ("guide" if settings.model is None else settings.model.stem)
-
-
-def guide_path() -> Path:
-    """The built-in model: beside the package when it is installed, in `models/guide` when it is a checkout."""
-    installed = Path(str(files("rempart"))) / "models" / _GUIDE
-    return installed if installed.exists() else Path(__file__).parents[2] / "models" / "guide" / _GUIDE
-
-
-def _secret(path: Path | None) -> str:
-    if path is None:
-        return ""
-    try:
-        if path.stat().st_mode & 0o077:
-            raise KeystoreError(f"{path} can be read by others.", hint=f"Run: chmod go-rwx {path}")
-        secret = path.read_bytes().strip()
-    except OSError as error:
-        raise ConfigError(f"{path} cannot be read: {error.strerror}.", hint="See engines.api_key_file.") from error
-    if not re.fullmatch(rb"[!-~]*", secret):
-        raise ConfigError(
-            f"{path} holds more than a key.", hint="One line of printable ASCII; see engines.api_key_file."
-        )
-    return secret.decode()
-
-
 def _settings_facts(settings: Settings, keystore: Keystore) -> dict[str, Fact]:
     """Scalars by value; names and paths by keyed hash: they may name a person or a place."""
     secret = keystore.one("lookup")
@@ -422,7 +333,7 @@ def _settings_facts(settings: Settings, keystore: Keystore) -> dict[str, Fact]:
 
 def ledger_source(url: str, key_file: Path | None, ca_file: Path | None) -> RemoteSource:
     """The ledger behind a gateway, to be copied. Raises `UsageError`, `ConfigError`, `KeystoreError`."""
-    return RemoteSource(url, _secret(key_file), None if ca_file is None else tls_context(ca_file))
+    return RemoteSource(url, secret(key_file), None if ca_file is None else tls_context(ca_file))
 
 
 async def administer(settings: Settings, verb: str, args: Mapping[str, Any]) -> Any:
@@ -440,9 +351,9 @@ async def administer(settings: Settings, verb: str, args: Mapping[str, Any]) -> 
 
 def _configured(settings: Settings) -> set[str] | None:
     """Names of models that the settings tell; None when an engine would have to be asked."""
-    if any(engine.kind == "openai" and not engine.models for engine in settings.engines):
+    if any(engine.kind != "embedded" and not engine.models for engine in settings.engines):
         return None
-    embedded = {_model_name(engine) for engine in settings.engines if engine.kind == "embedded"}
+    embedded = {model_name(engine) for engine in settings.engines if engine.kind == "embedded"}
     return embedded.union(*(engine.models for engine in settings.engines))
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from rempart.config.settings import Settings
-from rempart.engines.openai import tls_context
+from rempart.engines.asking import tls_context
 from rempart.errors import ConfigError
 from rempart.ledger.log.checkpoint import Verifier
 from rempart.ledger.log.policy import Policy

@@ -19,9 +19,9 @@ from rempart import limits
 from rempart.config import passing
 from rempart.config.settings import Settings
 from rempart.console.pages import Pages
+from rempart.engines.asking import Endpoint
 from rempart.engines.embedded import EmbeddedEngine
 from rempart.engines.llamacpp import EmbeddedModel, LlamaCppEngine, not_there
-from rempart.engines.openai import Endpoint
 from rempart.engines.port import Engine
 from rempart.engines.router import Router
 from rempart.gateway.app import Gateway, Parts
@@ -45,7 +45,8 @@ from rempart.ledger.writing.lost import close_lost
 from rempart.ledger.writing.opening import read_vkey
 from rempart.ledger.writing.recover import find_lost
 from rempart.ledger.writing.remote import RemoteSequencer
-from rempart.wiring import Site, open_archive, openai_engine, policy_of
+from rempart.wiring import Site, open_archive, policy_of
+from rempart.wiring_engines import engine_at
 
 _log = logging.getLogger("rempart")
 
@@ -174,9 +175,9 @@ async def _routing(settings: Settings, worker: Worker, start: m.Start) -> AsyncI
         if one.kind == "embedded":
             told = start.models[one.name]
             model = msgspec.json.decode(told, type=EmbeddedModel, dec_hook=lambda kind, value: kind(value))
-            engines.append(LlamaCppEngine(one.name, model, partial(_where, worker, one.name)))
+            engines.append(LlamaCppEngine(one.name, partial(_where, worker, one.name), model=model))
         else:
-            engines.append(openai_engine(one))
+            engines.append(engine_at(one))
     router = Router(engines)
     try:
         await router.start()

@@ -9,24 +9,18 @@ import pytest_asyncio
 
 from rempart.engines.embedded import EmbeddedEngine
 from rempart.engines.llamacpp import EmbeddedModel
-from rempart.engines.openai import Endpoint, OpenAIEngine
-from rempart.errors import ContextLengthExceeded, EngineRefused
-from rempart.testing.check_engine import check_engine
-from rempart.testing.scripted import ScriptedServer
+from rempart.errors import ContextLengthExceeded, EngineRefused, EngineUnavailable
+from rempart.testing.check_engine import FEATURES, check_engine
+from rempart.testing.real_llamacpp import LlamaCppSubject
+from rempart.testing.subjects import OllamaSubject, ScriptedSubject
 from rempart.wire.job import Job
-from rempart.wiring import guide_path
+from rempart.wiring_engines import guide_path
 
 
 def _guide() -> EmbeddedModel:
     return EmbeddedModel(
         path=guide_path(), name="guide", digest="", created=0, context_tokens=512, parallel=4, threads=0
     )
-
-
-async def test_embedded_llama_cpp(tmp_path: Path) -> None:
-    engine = EmbeddedEngine("embedded", _guide(), tmp_path / "engine.log")
-    await engine.start()
-    await check_engine(engine)
 
 
 @pytest_asyncio.fixture(loop_scope="module", scope="module")
@@ -113,6 +107,26 @@ async def test_what_llama_cpp_cannot_stream_is_refused_before_it_is_asked(embedd
         embedded.stream(Job(path="/v1/completions", body=body, exchange="0" * 32))
 
 
-async def test_openai_over_http() -> None:
-    async with ScriptedServer() as server:
-        await check_engine(OpenAIEngine("remote", lambda: Endpoint(server.url, "")))
+async def test_llama_cpp_conforms(tmp_path: Path) -> None:
+    async with LlamaCppSubject(tmp_path) as subject:
+        report = await check_engine(subject)
+    assert report.failed() == {}
+
+
+async def test_the_embedded_engine_is_gone_when_it_is_closed(tmp_path: Path) -> None:
+    engine = EmbeddedEngine("embedded", _guide(), tmp_path / "engine.log")
+    await engine.start()
+    job = Job(path="/v1/embeddings", body=b'{"model":"guide","input":"a text"}', exchange="0" * 32)
+    assert await engine.answer(job)
+    await engine.close()
+    with pytest.raises(EngineUnavailable):
+        await engine.answer(job)
+
+
+@pytest.mark.parametrize("kind", [ScriptedSubject, OllamaSubject])
+async def test_the_scripted_engines_have_all_features(kind: type[ScriptedSubject | OllamaSubject]) -> None:
+    async with kind() as subject:
+        report = await check_engine(subject)
+    lacking = {"several choices": "skipped: Ollama's API has no n."} if kind is OllamaSubject else {}
+    assert report.not_passed() == lacking
+    assert tuple(outcome.feature for outcome in report.outcomes) == FEATURES

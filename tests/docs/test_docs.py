@@ -14,6 +14,8 @@ from rempart.cli.main import cli
 from rempart.config.settings import Settings
 from rempart.formats.gguf import NotGguf
 from rempart.identity.caller import PERMISSIONS
+from rempart.testing.conformance import Report
+from rempart.testing.matrix import matrix, placed
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("models/guide/*.md")])
@@ -80,6 +82,13 @@ def test_defaults_in_the_configuration_page_are_the_defaults() -> None:
         for name, value in shown[section].items():
             assert value == (list(defaults[name]) if isinstance(defaults[name], tuple | list) else defaults[name]), name
     assert shown["retention"] == msgspec.to_builtins(Settings().retention)
+
+
+def test_the_matrix_of_engines_is_what_the_last_run_found() -> None:
+    reports = msgspec.json.decode((ROOT / "docs" / "engines.json").read_bytes(), type=list[Report])
+    page = (ROOT / "docs" / "engines.md").read_text()
+    assert placed(page, matrix(reports)) == page
+    assert [report.failed() for report in reports] == [{}] * len(reports)
 
 
 def test_every_error_that_a_client_can_meet_is_in_the_api_page() -> None:

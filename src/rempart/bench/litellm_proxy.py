@@ -1,15 +1,13 @@
 """`serving`: LiteLLM's proxy, from a virtual environment of its own, as its lock pins it.
 
-The environment lies in the user's cache directory under the hash of the lock: it is made once. It never touches ours.
+`environments` makes it. It never touches ours.
 """
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 import secrets
-import shutil
 import signal
 import subprocess
 import sys
@@ -19,12 +17,11 @@ from typing import Final
 
 import msgspec
 
+from rempart.bench.environments import LOCKS, Environment, EnvironmentMissing, environment, make, user_cache
 from rempart.bench.nginx import free_port, listens
 from rempart.bench.plan import Target
 
-LOCK: Final = Path(__file__).resolve().parents[3] / "locks" / "litellm.lock"
-_INSTALLED: Final = ".installed"
-_INSTALL_S: Final = 900.0
+LOCK: Final = LOCKS / "litellm.lock"
 _READY_S: Final = 120.0
 _STOP_S: Final = 10.0
 
@@ -35,33 +32,27 @@ class LiteLLMMissing(Exception):
 
 def version() -> str:
     """As the lock pins it. Raises `LiteLLMMissing`."""
-    for line in _lock().decode().splitlines():
-        if line.startswith("litellm=="):
-            return line.removeprefix("litellm==").split()[0]
-    raise LiteLLMMissing("the lock does not name litellm")
+    found = _environment_of_it().version("litellm")
+    if not found:
+        raise LiteLLMMissing("the lock does not name litellm")
+    return found
 
 
 def install() -> Path:
     """The environment, made at the first call. Raises `LiteLLMMissing`."""
-    place = _cache() / f"litellm-{hashlib.sha256(_lock()).hexdigest()[:16]}"
-    if (place / _INSTALLED).exists():
-        return place
-    shutil.rmtree(place, ignore_errors=True)
-    place.parent.mkdir(parents=True, exist_ok=True)
-    pip = [str(place / "bin" / "python"), "-m", "pip", "--disable-pip-version-check", "--quiet", "install"]
-    # Without dependencies: the lock is whole, and overrides what LiteLLM asks of certifi.
-    for command in (
-        [sys.executable, "-m", "venv", str(place)],
-        [*pip, "--no-deps", "--require-hashes", "-r", str(LOCK)],
-    ):
-        try:
-            done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=_INSTALL_S)
-        except subprocess.TimeoutExpired as error:
-            raise LiteLLMMissing(f"its installation took over {_INSTALL_S:.0f} s") from error
-        if done.returncode:
-            raise LiteLLMMissing(f"it could not be installed: {_last_line(done.stderr)}")
-    (place / _INSTALLED).touch()
-    return place
+    wanted = _environment_of_it()
+    try:
+        make(wanted, sys.executable, lambda _: None)
+    except EnvironmentMissing as error:
+        raise LiteLLMMissing(str(error)) from error
+    return wanted.place
+
+
+def _environment_of_it() -> Environment:
+    try:
+        return environment("litellm", LOCK, user_cache() / "bench")
+    except EnvironmentMissing as error:
+        raise LiteLLMMissing(str(error)) from error
 
 
 @contextlib.contextmanager
@@ -137,18 +128,6 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
 
 def _model(kind: str) -> str:
     return f"bench-{kind}"
-
-
-def _cache() -> Path:
-    base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-    return Path(base) / "rempart" / "bench"
-
-
-def _lock() -> bytes:
-    try:
-        return LOCK.read_bytes()
-    except FileNotFoundError as error:
-        raise LiteLLMMissing("its lock is missing: run from a checkout") from error
 
 
 def _last_line(text: str) -> str:

@@ -10,7 +10,7 @@ import msgspec
 from rempart.cli.options import common, settings_of, show
 from rempart.config.load import Loaded
 from rempart.config.load import explain as explained
-from rempart.wiring import context_of
+from rempart.wiring_engines import context_of
 
 
 @click.group()

@@ -27,7 +27,8 @@ from rempart.gateway import control, logs
 from rempart.gateway.server import Address, Stop, bind, serve
 from rempart.identity.issue import KeyOrder
 from rempart.ledger.writing.opening import read_vkey
-from rempart.wiring import Progress, Site, open_site
+from rempart.wiring import Site, open_site
+from rempart.wiring_engines import Progress
 from rempart.wiring_workers import crewed
 
 _log = logging.getLogger("rempart")

@@ -204,7 +204,7 @@ def _engine(engine: Engine, sources: Mapping[str, str]) -> None:
             f"{origin(sources, name)}{name}: parallel and context_tokens are at least 1, threads at least 0.",
             hint="Leave them out for their defaults.",
         )
-    if engine.kind != "openai":
+    if engine.kind == "embedded":
         return
     if not _is_address(engine.url):
         raise _refused(

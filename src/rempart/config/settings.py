@@ -93,10 +93,11 @@ class Retention(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
 
 class Engine(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One engine. `embedded` runs a GGUF in a process of its own, `openai` is any server that speaks OpenAI's API."""
+    """One engine. `embedded` runs a GGUF in a process of its own; all others listen at an address, `openai` being any
+    server that speaks OpenAI's API."""
 
     name: str
-    kind: Literal["embedded", "openai"] = "embedded"
+    kind: Literal["embedded", "openai", "vllm", "llamacpp", "ollama", "triton", "transformers"] = "embedded"
     model: Path | None = None
     """embedded: the GGUF file; none: the built-in guide."""
     model_name: str = ""
@@ -108,15 +109,15 @@ class Engine(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     threads: int = 0
     """embedded: threads; 0: as many as there are cores."""
     url: str = ""
-    """openai: base address, up to but without `/v1`."""
+    """all others: base address, up to but without `/v1`, `/api` or `/v2`."""
     plain_http: bool = False
-    """openai: allow `http://` to another machine: prompts and keys then cross the network in clear."""
+    """all others: allow `http://` to another machine: prompts and keys then cross the network in clear."""
     api_key_file: Path | None = None
-    """openai: file that holds the key, readable by the owner only."""
+    """all others: file that holds the key, readable by the owner only."""
     ca_file: Path | None = None
-    """openai: PEM file of the authorities that may sign its certificate; none: the system's."""
+    """all others: PEM file of the authorities that may sign its certificate; none: the system's."""
     models: dict[str, str] = {}
-    """openai: the name that clients use -> the engine's own; empty: all that it lists, under their names."""
+    """all others: the name that clients use -> the engine's own; empty: all that it lists, under their names."""
 
 
 class Keys(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

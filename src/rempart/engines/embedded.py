@@ -14,9 +14,9 @@ from pathlib import Path
 import msgspec
 
 from rempart import limits
+from rempart.engines.asking import Endpoint
 from rempart.engines.llamacpp import EmbeddedModel, LlamaCppEngine, not_there
 from rempart.engines.llamacpp_child import Order
-from rempart.engines.openai import Endpoint
 from rempart.errors import EngineUnavailable
 from rempart.wire.job import Job, Served, Target
 
@@ -35,7 +35,7 @@ class EmbeddedEngine:
         self._log = log
         self._endpoint: Endpoint | None = None
         self._why = "is starting"
-        self._http = LlamaCppEngine(name, model, self._where)
+        self._http = LlamaCppEngine(name, self._where, model=model)
         self._process: asyncio.subprocess.Process | None = None
         self._watch: asyncio.Task[None] | None = None
         self._before = self._said = Served(tokens_prompt=0, tokens_completion=0)
@@ -75,6 +75,7 @@ class EmbeddedEngine:
     async def served(self) -> Served | None:
         """By llama.cpp's own counters; what a child that died had served is kept as it said it last."""
         said = await self._http.served()
+        assert said is not None, "it is ours"
         self._said = said
         return Served(
             tokens_prompt=self._before.tokens_prompt + said.tokens_prompt,

@@ -17,6 +17,7 @@ import msgspec
 
 _PR_SET_PDEATHSIG: Final = 1
 _POOLING_MEAN: Final = 1
+_HTTP_THREADS: Final = 256
 _LOG_WARNINGS: Final = 2
 
 
@@ -68,6 +69,8 @@ def _serve(order: Order) -> Any:
     params.pooling_type = xllamacpp.llama_pooling_type(_POOLING_MEAN)
     params.use_jinja = True
     params.offline = True
+    # Each answer that is waited for holds a thread; without some to spare nobody learns that the engine lives.
+    params.n_threads_http = _HTTP_THREADS
     params.ui = False
     params.endpoint_metrics = True  # what it says it served is held against the ledger
     params.endpoint_slots = False

@@ -1,46 +1,17 @@
-"""`OpenAIEngine`: any server that speaks OpenAI's API over HTTP. The other adapters are built on it."""
+"""`OpenAIEngine`: any server that speaks OpenAI's API over HTTP. The adapters to its kin are built on it."""
 
 from __future__ import annotations
 
-import asyncio
 import ssl
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from pathlib import Path
-from typing import Any, Final, NamedTuple
-from urllib.parse import SplitResult, urlsplit
 
 import msgspec
 
-from rempart import limits
-from rempart.errors import ConfigError, EngineError, EngineRefused, EngineTimeout
-from rempart.http.connection import Client, Response
+from rempart.engines.asking import Asker, Endpoint
+from rempart.errors import EngineError, EngineRefused
 from rempart.wire.answers import nonsense
 from rempart.wire.job import Job, Served, Target
 from rempart.wire.sse import DONE, Decoder
-
-_ERROR_BYTES_MAX: Final = 64 * 1024
-_MESSAGE_CHARS_MAX: Final = 2_000
-
-
-class Endpoint(msgspec.Struct, frozen=True):
-    """Where an engine listens: the address up to but without `/v1`, and its key or an empty text."""
-
-    url: str
-    api_key: str
-
-    def __repr__(self) -> str:
-        return f"Endpoint({self.url!r}, …)"
-
-
-class _Error(msgspec.Struct):
-    message: str = ""
-    param: str | None = None
-
-
-class _ErrorBody(msgspec.Struct):
-    error: _Error | str | None = None
-    message: str = ""
-    detail: Any = None
 
 
 class _Model(msgspec.Struct):
@@ -52,17 +23,8 @@ class _Models(msgspec.Struct):
     data: list[_Model]
 
 
-class _Place(NamedTuple):
-    """An endpoint, ready to be asked."""
-
-    endpoint: Endpoint
-    url: SplitResult
-    headers: str
-    """Those that every request carries, with their line ends."""
-
-
 class OpenAIEngine:
-    """`endpoint` is asked at each request, so that an engine may come back elsewhere; it raises `EngineUnavailable`."""
+    """`endpoint`, `mistakes` and `refusal` are as `Asker` has them."""
 
     def __init__(
         self,
@@ -72,32 +34,24 @@ class OpenAIEngine:
         tls: ssl.SSLContext | None = None,
         names: Mapping[str, str] | None = None,
         mistakes: tuple[str, ...] = (),
-        refusal: Callable[[EngineRefused], EngineRefused] = lambda error: error,
+        refusal: Callable[[EngineRefused], EngineError] = lambda error: error,
+        health: str = "",
     ) -> None:
-        self._name = name
-        self._endpoint = endpoint
-        self._client = Client(name, tls)
+        self._asker = Asker(name, endpoint, tls=tls, mistakes=mistakes, refusal=refusal)
         self._names = dict(names or {})
         """The name that clients use -> the engine's own; empty: all under their own names."""
-        self._mistakes = mistakes
-        """What stands in this engine's errors of status 500 when it is the client's mistake."""
-        self._refusal = refusal
-        """What this engine's refusals mean: the same, or a more telling error."""
-        self._place: _Place | None = None
+        self._health = health
+        """A path that answers 200 while the engine can work; without one, that it lists its models has to do."""
 
     @property
     def name(self) -> str:
-        return self._name
+        return self._asker.name
 
     async def answer(self, job: Job) -> bytes:
-        response = await self._post(job)
-        try:
-            return await response.whole(limits.answer_bytes_max)
-        finally:
-            response.close()
+        return await self._asker.whole(job.path, job.body, job.exchange)
 
     async def stream(self, job: Job) -> AsyncGenerator[list[bytes], None]:
-        response = await self._post(job)
+        response = await self._asker.post(job.path, job.body, job.exchange)
         try:
             if response.content_type != b"text/event-stream":
                 raise nonsense()
@@ -118,21 +72,14 @@ class OpenAIEngine:
             response.close()
 
     async def models(self) -> Sequence[Target]:
-        try:
-            async with asyncio.timeout(limits.engine_list_s):
-                body = await self._get("/v1/models")
-        except TimeoutError as error:
-            raise EngineTimeout(f"The engine {self._name} is silent.", hint="See the engine's log.") from error
+        if self._health:
+            await self._asker.get(self._health)
+        body = await self._asker.get("/v1/models")
         try:
             listed = {model.id: model.created for model in msgspec.json.decode(body, type=_Models).data}
         except (msgspec.DecodeError, RecursionError) as error:
             raise nonsense() from error
-        names = self._names or {name: name for name in listed}
-        return [
-            Target(model=name, served_name=own, digest="", engine=self._name, created=listed[own])
-            for name, own in names.items()
-            if own in listed
-        ]
+        return targets(self.name, listed, self._names)
 
     async def served(self) -> Served | None:
         """Another engine may serve others than us: what it counts would say nothing of the ledger."""
@@ -140,81 +87,16 @@ class OpenAIEngine:
 
     async def metrics(self) -> str:
         """What `GET /metrics` answers, for engines that have it. Raises `EngineError` and its kin."""
-        try:
-            async with asyncio.timeout(limits.engine_list_s):
-                return (await self._get("/metrics")).decode("utf-8", "replace")
-        except TimeoutError as error:
-            raise EngineTimeout(f"The engine {self._name} is silent.", hint="See the engine's log.") from error
+        return (await self._asker.get("/metrics")).decode("utf-8", "replace")
 
     async def close(self) -> None:
-        self._client.close()
-
-    async def _get(self, path: str) -> bytes:
-        place = self._where()
-        head = f"GET {place.url.path}{path} HTTP/1.1\r\n{place.headers}\r\n"
-        response = await self._client.request(place.url, head.encode(), b"")
-        try:
-            await self._check(response)
-            return await response.whole(limits.model_list_bytes_max)
-        finally:
-            response.close()
-
-    async def _post(self, job: Job) -> Response:
-        """Its answer, with status 200; the caller closes it."""
-        place = self._where()
-        head = (
-            f"POST {place.url.path}{job.path} HTTP/1.1\r\n{place.headers}X-Request-Id: {job.exchange}\r\n"
-            f"Content-Type: application/json\r\nContent-Length: {len(job.body)}\r\n\r\n"
-        )
-        response = await self._client.request(place.url, head.encode(), job.body)
-        if response.status != 200:
-            try:
-                await self._check(response)
-            finally:
-                response.close()
-        return response
-
-    def _where(self) -> _Place:
-        endpoint = self._endpoint()
-        if self._place is None or self._place.endpoint != endpoint:
-            url = urlsplit(endpoint.url)
-            key = f"Authorization: Bearer {endpoint.api_key}\r\n" if endpoint.api_key else ""
-            self._place = _Place(endpoint, url, f"Host: {url.netloc}\r\nAccept-Encoding: identity\r\n{key}")
-        return self._place
-
-    async def _check(self, response: Response) -> None:
-        """Raises what its status means."""
-        status = response.status
-        if status == 200:
-            return
-        message, param = _message(await response.whole(_ERROR_BYTES_MAX))
-        if status in (401, 403):
-            raise EngineError(f"The engine {self._name} refuses our key.", hint="Check engines.api_key_file.")
-        if status == 503:
-            raise self._client.unavailable("is not ready")
-        if status == 500 and any(mistake in message for mistake in self._mistakes):
-            status = 400
-        if 400 <= status < 500:
-            text = message or f"The engine refused the request ({status})."
-            raise self._refusal(EngineRefused(text, status=status, param=param))
-        raise EngineError(f"The engine {self._name} failed ({status}).", hint="See the engine's log.")
+        self._asker.close()
 
 
-def tls_context(ca_file: Path | None) -> ssl.SSLContext:
-    """Verifies the engine's certificate and name. Raises `ConfigError`."""
-    try:
-        return ssl.create_default_context(cafile=ca_file)
-    except OSError as error:
-        raise ConfigError(f"{ca_file} cannot be used: {error}.", hint="Give a PEM file of authorities.") from error
-
-
-def _message(body: bytes) -> tuple[str, str | None]:
-    """What an engine says of its own error; OpenAI's shape, FastAPI's, or none."""
-    try:
-        found = msgspec.json.decode(body, type=_ErrorBody)
-    except (msgspec.DecodeError, RecursionError):
-        return "", None
-    if isinstance(found.error, _Error):
-        return found.error.message[:_MESSAGE_CHARS_MAX], found.error.param
-    text = found.error or found.message or (found.detail if isinstance(found.detail, str) else "")
-    return text[:_MESSAGE_CHARS_MAX], None
+def targets(engine: str, listed: Mapping[str, int], names: Mapping[str, str]) -> list[Target]:
+    """`listed`: the engine's own names, and when each was made (Unix seconds); `names`: the configuration's."""
+    return [
+        Target(model=name, served_name=own, digest="", engine=engine, created=listed[own])
+        for name, own in (names or {own: own for own in listed}).items()
+        if own in listed
+    ]

@@ -1,5 +1,5 @@
 """`recount`: usage of an answer of several choices from llama.cpp, which tells that of the first one alone;
-`check_stream`: what it cannot stream.
+`check_stream`: what it cannot stream; `as_stream`: the same job, streamed.
 
 The other choices, and the other prompts of a list, are counted by llama.cpp's own tokenizer (`POST /tokenize`).
 """
@@ -16,6 +16,7 @@ from rempart.wire.answers import nonsense
 from rempart.wire.job import Job
 
 Ask: TypeAlias = Callable[[Job], Awaitable[bytes]]
+_STREAMED: Final = ("/v1/chat/completions", "/v1/completions")
 _TEXTS: Final = ("content", "reasoning_content", "tool_calls")
 
 
@@ -36,6 +37,10 @@ class _Usage(msgspec.Struct):
 class _Answer(msgspec.Struct):
     choices: list[_Choice] = []
     usage: _Usage | None = None
+
+
+class _Named(msgspec.Struct):
+    model: str = ""
 
 
 class _Prompts(msgspec.Struct):
@@ -86,6 +91,24 @@ def check_stream(job: Job) -> None:
             hint="Ask without stream, or once for each prompt.",
             param="prompt",
         )
+
+
+def as_stream(job: Job) -> Job | None:
+    """None when it has no form as a stream."""
+    if job.path not in _STREAMED:
+        return None
+    prompts = msgspec.json.decode(job.body, type=_Prompts).prompt
+    if isinstance(prompts, list) and len(prompts) > 1 and not isinstance(prompts[0], int):
+        return None
+    members = _members.decode(job.body)
+    members["stream"] = msgspec.Raw(b"true")
+    members["stream_options"] = msgspec.Raw(b'{"include_usage":true}')
+    return msgspec.structs.replace(job, body=msgspec.json.encode(members))
+
+
+def model_of(job: Job) -> str:
+    """The name that its answer is to bear."""
+    return msgspec.json.decode(job.body, type=_Named).model
 
 
 async def _count(text: str | list[int], job: Job, ask: Ask) -> int:

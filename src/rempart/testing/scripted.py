@@ -31,6 +31,8 @@ from typing import Any, Final
 
 import msgspec
 
+from rempart.testing.conformance import Load
+
 _REASON: Final = {200: "OK"}
 _ARGUMENTS: Final = '{"city": "Lyon"}'
 _json = msgspec.json.Encoder()
@@ -46,6 +48,12 @@ class ScriptedServer:
         """Answers under way: what an engine still works on."""
         self.asked: list[dict[str, Any]] = []
         """Bodies received."""
+        self.said = 0
+        """Words, in all streams."""
+        self.going = asyncio.Event()
+        """While it is cleared, connections stay and nothing is answered."""
+        self.going.set()
+        self._writers: set[asyncio.StreamWriter] = set()
         self._server: asyncio.Server | None = None
         self._idle = asyncio.Event()
         self._idle.set()
@@ -57,8 +65,27 @@ class ScriptedServer:
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        self.kill()
+
+    def kill(self) -> None:
+        """Gone without a word, until it is entered again."""
         assert self._server is not None
         self._server.close()
+        for writer in self._writers:
+            writer.transport.abort()
+
+    async def start(self) -> None:
+        """Again, after `kill`; at another port."""
+        await self.__aenter__()
+
+    def pause(self) -> None:
+        self.going.clear()
+
+    def resume(self) -> None:
+        self.going.set()
+
+    async def load(self) -> Load:
+        return Load(running=self.running, generated=self.said)
 
     async def idle(self) -> None:
         """Wait until nothing is under way."""
@@ -70,20 +97,23 @@ class ScriptedServer:
             await self._came.wait_for(lambda: len(self.asked) > count)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._writers.add(writer)
         with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
             while True:
-                path, body = await _read(reader)
-                if not await self._watched(reader, writer, path, body):
+                asked_for, body = await _read(reader)
+                await self.going.wait()
+                if not await self._watched(reader, writer, asked_for, body):
                     break
+        self._writers.discard(writer)
         writer.close()
 
     async def _watched(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, path: str, body: bytes
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, asked_for: str, body: bytes
     ) -> bool:
         """Answer, but stop as an engine does when the client closes its connection."""
         self.running += 1
         self._idle.clear()
-        answering = asyncio.ensure_future(self._answer(writer, path, body))
+        answering = asyncio.ensure_future(self._answer(writer, asked_for, body))
         gone = asyncio.ensure_future(reader.read(1))
         try:
             await asyncio.wait({answering, gone}, return_when=asyncio.FIRST_COMPLETED)
@@ -96,24 +126,28 @@ class ScriptedServer:
             if not self.running:
                 self._idle.set()
 
-    async def _answer(self, writer: asyncio.StreamWriter, path: str, body: bytes) -> bool:
+    async def _answer(self, writer: asyncio.StreamWriter, asked_for: str, body: bytes) -> bool:
+        """`asked_for`: method and path. False when the connection is to be closed."""
+        path = asked_for.split()[1]
         if path == "/v1/models":
-            await _reply(writer, 200, {"object": "list", "data": [{"id": self.model, "object": "model", "created": 1}]})
+            await reply(writer, 200, {"object": "list", "data": [{"id": self.model, "object": "model", "created": 1}]})
             return True
+        asked = await self._note(body)
+        if asked.get("messages") == "wrong":
+            await reply(writer, 400, _error("messages must be a list"))
+            return True
+        if path == "/v1/embeddings":
+            await reply(writer, 200, _vectors(self.model, asked.get("input")))
+            return True
+        words = script_of(asked).split()
+        return await self._perform(writer, words or [""], asked, chat=path.endswith("chat/completions"))
+
+    async def _note(self, body: bytes) -> dict[str, Any]:
         asked = msgspec.json.decode(body, type=dict[str, Any])
         self.asked.append(asked)
         async with self._came:
             self._came.notify_all()
-        if asked.get("messages") == "wrong":
-            await _reply(writer, 400, _error("messages must be a list"))
-            return True
-        words = _script(asked).split()
-        if path == "/v1/embeddings":
-            vector = {"object": "embedding", "index": 0, "embedding": [0.5, 0.25]}
-            usage = {"prompt_tokens": len(words), "total_tokens": len(words)}
-            await _reply(writer, 200, {"object": "list", "data": [vector], "model": self.model, "usage": usage})
-            return True
-        return await self._perform(writer, words or [""], asked, chat=path.endswith("chat/completions"))
+        return asked
 
     async def _perform(
         self, writer: asyncio.StreamWriter, words: list[str], asked: Mapping[str, Any], chat: bool
@@ -126,29 +160,31 @@ class ScriptedServer:
                 return False
             case "slow":
                 await asyncio.sleep(numbers[0] / 1000)
+            case "paced" if not asked.get("stream"):
+                await asyncio.sleep(numbers[0] * numbers[1] / 1000)
             case "status":
-                await _reply(writer, numbers[0], _error(f"scripted {numbers[0]}"))
+                await reply(writer, numbers[0], _error(f"scripted {numbers[0]}"))
                 return True
             case "nonsense" if not asked.get("stream"):
-                await _reply(writer, 200, {"hello": ["world"]})
+                await reply(writer, 200, {"hello": ["world"]})
                 return True
             case "not-json" | "not-utf8" if not asked.get("stream"):
-                await _send(writer, 200, "application/json", b"\xff\xfe" if verb == "not-utf8" else b"<html>")
+                await send(writer, 200, "application/json", b"\xff\xfe" if verb == "not-utf8" else b"<html>")
                 return True
             case "large" if not asked.get("stream"):
-                await _reply(writer, 200, {"choices": [{"message": {"content": "x" * (40 << 20)}}]})
+                await reply(writer, 200, {"choices": [{"message": {"content": "x" * (40 << 20)}}]})
                 return True
         if asked.get("stream"):
             return await self._stream(writer, words, numbers, asked, chat)
         if verb == "tool":
-            await _reply(writer, 200, self._tool_call(words[1]))
+            await reply(writer, 200, self._tool_call(words[1]))
             return True
-        whole = self._whole(_said(words, numbers), chat, len(words))
+        whole = self._whole(said_by(words, numbers), chat, len(words))
         if verb == "lies":
             whole["usage"] = _usage(2**53 - 1, 2**63 - 1)
         if verb == "choices":
             whole["choices"] = [{**whole["choices"][0], "index": number} for number in range(numbers[0])]
-        await _reply(writer, 200, whole)
+        await reply(writer, 200, whole)
         return True
 
     def _tool_call(self, name: str) -> dict[str, Any]:
@@ -185,11 +221,13 @@ class ScriptedServer:
         writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n")
         if verb == "tool":
             await self._stream_tool_call(writer, words[1])
-        said = [] if verb == "tool" else _said(words, numbers)
+        said = [] if verb == "tool" else said_by(words, numbers)
         stop_after = numbers[0] if verb in ("cut", "hang-after", "error-event") else len(said) + 1
-        async for number, word in _paced(said, numbers[1] / 1000 if verb == "paced" else 0.0):
+        async for number, word in paced(said, numbers[1] / 1000 if verb == "paced" else 0.0):
             if number == stop_after:
                 break
+            await self.going.wait()
+            self.said += 1
             await self._event(writer, self._chunk({"content": word + " "}, None, chat))
         if verb == "hang-after":
             await asyncio.Event().wait()
@@ -200,13 +238,13 @@ class ScriptedServer:
             return False
         if verb in ("nonsense", "not-json", "not-utf8"):
             bad = {"nonsense": b'{"choices": 7}', "not-json": b"<html>", "not-utf8": b"\xff\xfe"}[verb]
-            await _chunked(writer, b"data: " + bad + b"\n\n")
+            await chunked(writer, b"data: " + bad + b"\n\n")
         await self._event(writer, self._chunk({}, "tool_calls" if verb == "tool" else "stop", chat))
         if (asked.get("stream_options") or {}).get("include_usage"):
             await self._event(
                 writer, {**self._chunk({}, None, chat), "choices": [], "usage": _usage(len(words), len(said))}
             )
-        await _chunked(writer, b"data: [DONE]\n\n")
+        await chunked(writer, b"data: [DONE]\n\n")
         writer.write(b"0\r\n\r\n")
         await writer.drain()
         return True
@@ -222,20 +260,20 @@ class ScriptedServer:
         }
 
     async def _event(self, writer: asyncio.StreamWriter, value: object) -> None:
-        await _chunked(writer, b"data: " + _json.encode(value) + b"\n\n")
+        await chunked(writer, b"data: " + _json.encode(value) + b"\n\n")
 
 
 async def _read(reader: asyncio.StreamReader) -> tuple[str, bytes]:
     head = await reader.readuntil(b"\r\n\r\n")
-    path = head.split(b" ", 2)[1].decode()
+    method, path, _ = head.decode("latin-1").split(" ", 2)
     length = 0
     for line in head.lower().split(b"\r\n"):
         if line.startswith(b"content-length:"):
             length = int(line.split(b":")[1])
-    return path, await reader.readexactly(length)
+    return f"{method} {path}", await reader.readexactly(length)
 
 
-def _script(asked: Mapping[str, Any]) -> str:
+def script_of(asked: Mapping[str, Any]) -> str:
     if asked.get("messages"):
         content = asked["messages"][-1].get("content")
         return content if isinstance(content, str) else ""
@@ -243,7 +281,16 @@ def _script(asked: Mapping[str, Any]) -> str:
     return text if isinstance(text, str) else ""
 
 
-def _said(words: list[str], numbers: list[int]) -> list[str]:
+def _vectors(model: str, given: object) -> dict[str, Any]:
+    """One for each text."""
+    texts = given if isinstance(given, list) else [given]
+    data = [{"object": "embedding", "index": at, "embedding": [0.5, 0.25]} for at, _ in enumerate(texts)]
+    count = sum(len(text.split()) for text in texts if isinstance(text, str))
+    usage = {"prompt_tokens": count, "total_tokens": count}
+    return {"object": "list", "data": data, "model": model, "usage": usage}
+
+
+def said_by(words: list[str], numbers: list[int]) -> list[str]:
     if words[0] in ("words", "paced"):
         return [f"w{number}" for number in range(numbers[0])]
     if words[0] in ("cut", "hang-after", "error-event"):
@@ -259,7 +306,7 @@ def _error(message: str) -> dict[str, Any]:
     return {"error": {"message": message, "type": "invalid_request_error", "param": None, "code": None}}
 
 
-async def _paced(said: list[str], pause_s: float) -> AsyncIterator[tuple[int, str]]:
+async def paced(said: list[str], pause_s: float) -> AsyncIterator[tuple[int, str]]:
     """Each word at its own time from the start, so that delays do not add up."""
     loop = asyncio.get_running_loop()
     began = loop.time()
@@ -269,16 +316,16 @@ async def _paced(said: list[str], pause_s: float) -> AsyncIterator[tuple[int, st
         yield number, word
 
 
-async def _reply(writer: asyncio.StreamWriter, status: int, value: object) -> None:
-    await _send(writer, status, "application/json", _json.encode(value))
+async def reply(writer: asyncio.StreamWriter, status: int, value: object) -> None:
+    await send(writer, status, "application/json", _json.encode(value))
 
 
-async def _send(writer: asyncio.StreamWriter, status: int, kind: str, body: bytes) -> None:
+async def send(writer: asyncio.StreamWriter, status: int, kind: str, body: bytes) -> None:
     head = f"HTTP/1.1 {status} {_REASON.get(status, 'Scripted')}\r\ncontent-type: {kind}\r\n"
     writer.write(f"{head}content-length: {len(body)}\r\n\r\n".encode() + body)
     await writer.drain()
 
 
-async def _chunked(writer: asyncio.StreamWriter, data: bytes) -> None:
+async def chunked(writer: asyncio.StreamWriter, data: bytes) -> None:
     writer.write(b"%x\r\n%b\r\n" % (len(data), data))
     await writer.drain()

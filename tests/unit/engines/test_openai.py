@@ -9,7 +9,8 @@ import msgspec
 import pytest
 
 from rempart import limits
-from rempart.engines.openai import Endpoint, OpenAIEngine
+from rempart.engines.asking import Endpoint
+from rempart.engines.openai import OpenAIEngine
 from rempart.errors import EngineError, EngineRefused, EngineTimeout, EngineUnavailable, RempartError
 from rempart.testing.scripted import ScriptedServer
 from rempart.wire.answers import parse_answer

@@ -8,7 +8,8 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from rempart.engines.openai import Endpoint, OpenAIEngine
+from rempart.engines.asking import Endpoint
+from rempart.engines.openai import OpenAIEngine
 from rempart.errors import EngineError, EngineRefused, EngineUnavailable
 from rempart.wire.job import Job
 

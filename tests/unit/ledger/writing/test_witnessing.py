@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from rempart import limits
-from rempart.engines.openai import tls_context
+from rempart.engines.asking import tls_context
 from rempart.errors import ConfigError, LedgerCorrupt
 from rempart.gateway.plain import serve_plain
 from rempart.gateway.server import Address, bind
