@@ -1,6 +1,6 @@
 """The environments that `make test-engines` runs real engines in: made when they are not there, else left as they are.
 
-They lie in `$REMPART_ENGINES`, or in the user's cache, outside the checkout. Exits with 3 when one cannot be made.
+They lie in `$REMPART_ENGINES_CACHE`, or in the user's cache, outside the checkout. Exits with 3 when one fails.
 """
 
 from __future__ import annotations

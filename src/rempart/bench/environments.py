@@ -67,8 +67,8 @@ def environment(name: str, lock: Path, cache: Path) -> Environment:
 
 
 def engines_cache() -> Path:
-    """`REMPART_ENGINES`, or a folder of the user's cache."""
-    return Path(os.environ.get("REMPART_ENGINES") or user_cache() / "engines")
+    """`REMPART_ENGINES_CACHE`, or a folder of the user's cache."""
+    return Path(os.environ.get("REMPART_ENGINES_CACHE") or user_cache() / "engines")
 
 
 def user_cache() -> Path:

@@ -20,7 +20,7 @@ from rempart.errors import ConfigError
 _PREFIX = "REMPART_"
 _SECTIONS = ("server", "ledger", "keys", "shared", "witness", "logging")
 # Not settings: where settings are, what the documents keep a key in, and how often a test kills.
-_OTHERS = frozenset({"REMPART_CONFIG", "REMPART_KEY", "REMPART_KILLS"})
+_OTHERS = frozenset({"REMPART_CONFIG", "REMPART_KEY", "REMPART_KILLS", "REMPART_ENGINES_CACHE"})
 
 
 class Loaded(msgspec.Struct, frozen=True):

@@ -24,7 +24,8 @@ from rempart.wire.job import Job
 
 LONG_TOKENS: Final = 400
 _CHAT: Final = "/v1/chat/completions"
-_AT_ONCE: Final = 12
+_AT_ONCE: Final = 24
+"""So many that even a fast engine works for seconds."""
 _FAULT_S: Final = 60.0
 """What takes longer never happens."""
 _PATIENCE_S: Final = 1.0
@@ -224,12 +225,14 @@ async def _cancelled_streams(bench: _Bench) -> float:
     Seconds: until the engine says that it does nothing.
     """
     came = asyncio.Event()
+    return await _leave(bench, [_read(bench, came) for _ in range(_AT_ONCE)], came.wait)
 
-    async def read() -> None:
-        async for _ in bench.engine.stream(bench.long(stream=True)):
+
+async def _read(bench: _Bench, came: asyncio.Event) -> None:
+    """A long stream; `came` is set by its first words."""
+    async with contextlib.aclosing(bench.engine.stream(bench.long(stream=True))) as batches:
+        async for _ in batches:
             came.set()
-
-    return await _leave(bench, [read() for _ in range(_AT_ONCE)], came.wait)
 
 
 async def _cancelled_answers(bench: _Bench) -> float:
@@ -304,8 +307,9 @@ async def _death(bench: _Bench) -> float:
 
     Seconds: from its death until a stream that ran was told.
     """
-    reading = [asyncio.create_task(bench.follow(bench.long(stream=True))) for _ in range(_AT_ONCE)]
-    await _or_error(reading, bench.busy())
+    came = asyncio.Event()
+    reading = [asyncio.create_task(_read(bench, came)) for _ in range(_AT_ONCE)]
+    await _or_error(reading, came.wait())
     loop = asyncio.get_running_loop()
     bench.subject.kill()
     died = loop.time()

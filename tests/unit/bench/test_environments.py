@@ -56,9 +56,9 @@ def test_a_lock_that_cannot_be_installed_leaves_nothing_whole(lock: Path, tmp_pa
 
 
 def test_the_cache_may_lie_elsewhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("REMPART_ENGINES", str(tmp_path))
+    monkeypatch.setenv("REMPART_ENGINES_CACHE", str(tmp_path))
     assert engines_cache() == tmp_path
-    monkeypatch.delenv("REMPART_ENGINES")
+    monkeypatch.delenv("REMPART_ENGINES_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert engines_cache() == tmp_path / "rempart" / "engines"
 

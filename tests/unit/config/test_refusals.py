@@ -59,7 +59,11 @@ def test_what_was_meant_is_guessed_or_listed(tmp_path: Path, text: str, hint: st
     ("text", "message", "hint"),
     [
         ('[logging]\nlevel = "loud"', "logging.level is 'loud'.", "Allowed: debug, info, warning, error."),
-        ('[[engines]]\nname = "a"\nkind = "magic"', "engines.a.kind is 'magic'.", "Allowed: embedded, openai."),
+        (
+            '[[engines]]\nname = "a"\nkind = "magic"',
+            "engines.a.kind is 'magic'.",
+            "Allowed: embedded, openai, vllm, llamacpp, ollama, triton, transformers.",
+        ),
     ],
 )
 def test_a_word_of_a_list_is_answered_with_the_list(tmp_path: Path, text: str, message: str, hint: str) -> None:
