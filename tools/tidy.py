@@ -18,7 +18,7 @@ FILE_LINES_MAX = 500
 FUNCTION_LINES_MAX = 70
 PARAMETERS_MAX = 6
 PURE = (
-    *("src/rempart/wire", "src/rempart/exchange", "src/rempart/formats"),
+    *("src/rempart/wire", "src/rempart/exchange", "src/rempart/formats", "src/rempart/routing"),
     *(f"src/rempart/ledger/log/{name}.py" for name in ("merkle", "tiles", "entry", "proof", "policy")),
     *(f"src/rempart/ledger/log/{name}.py" for name in ("checkpoint", "cosignature", "submission", "consistency")),
     "src/rempart/witness/answer.py",

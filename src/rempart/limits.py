@@ -140,6 +140,28 @@ engine_start_s: Final = 600.0
 engine_restart_first_s: Final = 0.5
 engine_restart_most_s: Final = 30.0
 
+# Routing.
+engine_silent_s: Final = 6.0
+retries_max: Final = 2
+breaker_failures: Final = 5
+breaker_window: Final = 20
+breaker_rate: Final = 0.5
+breaker_open_first_s: Final = 5.0
+breaker_open_most_s: Final = 60.0
+queue_max: Final = 1_024
+queue_s: Final = 30.0
+prefix_block_bytes: Final = 128
+prefix_blocks_max: Final = 256
+prefix_body_bytes_max: Final = 4 * 1024 * 1024
+prefix_nodes_max: Final = 131_072
+prefix_match_min: Final = 0.3
+prefix_balance_exchanges: Final = 8.0
+prefix_balance_ratio: Final = 1.5
+prefix_bits_max: Final = 1_024
+session_chars_max: Final = 256
+fallbacks_max: Final = 8
+engine_weight_max: Final = 1_000.0
+
 # Keys.
 key_name_chars_max: Final = 128
 

@@ -36,3 +36,10 @@ class Served(msgspec.Struct, frozen=True, kw_only=True):
 
     tokens_prompt: int
     tokens_completion: int
+
+
+class Capacity(msgspec.Struct, frozen=True, kw_only=True):
+    """Room in an engine's KV cache, in tokens, as it tells now."""
+
+    tokens_free: int
+    tokens_total: int

@@ -100,6 +100,7 @@ class _Fields(msgspec.Struct):
     tools: list[msgspec.Raw] | None = None
     user: str | None = None
     safety_identifier: str | None = None
+    prompt_cache_key: str | None = None
 
 
 class Call(msgspec.Struct, frozen=True, kw_only=True):
@@ -115,6 +116,8 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
     choices: int
     subject: str
     """Whom the client says this is about: `safety_identifier`, else `user`, else empty."""
+    session: str = ""
+    """What belongs together, as the client says: `prompt_cache_key`, else `user`, else empty."""
     parameters: Mapping[str, Scalar]
     """Allow-listed scalars for the ledger's entry; decimals as strings (ADR 0001)."""
     tokens_asked: int
@@ -149,6 +152,7 @@ def parse(path: str, body: bytes) -> Call:
         wants_usage=bool(fields.stream_options and fields.stream_options.include_usage),
         choices=choices,
         subject=(fields.safety_identifier or fields.user or "")[: limits.subject_chars_max],
+        session=(fields.prompt_cache_key or fields.user or "")[: limits.session_chars_max],
         parameters=_parameters(fields),
         # Engines disagree on which of the two stands above the other.
         tokens_asked=max(fields.max_completion_tokens or 0, fields.max_tokens or 0) * choices,
