@@ -66,6 +66,7 @@ from rempart.ledger.writing.draft import Timestamped, Witnessed
 from rempart.ledger.writing.journal import Journal
 from rempart.ledger.writing.log_key import LogKey
 from rempart.ledger.writing.opening import open_ledger, read_vkey
+from rempart.routing.board import Rule, Share
 from rempart.wire.facts import Fact
 from rempart.wiring_attesting import Attesting, adopted_policy, attested, last_stamp, timestamping
 
@@ -112,7 +113,7 @@ async def open_site(settings: Settings, progress: Progress | None = None) -> Asy
             last_stamp(stamping),
             _ledger(settings, keystore) as journal,
             attested(settings, journal, stamping) as attesting,
-            _running(engines) as router,
+            _running(engines, settings) as router,
         ):
             crew = Crew(settings.server.workers) if settings.server.workers > 1 else None
             assembled = _assemble(settings, journal, keystore, router, attesting, crew)
@@ -151,14 +152,31 @@ async def _ledger(settings: Settings, keystore: Keystore) -> AsyncIterator[Journ
 
 
 @contextlib.asynccontextmanager
-async def _running(engines: list[Engine]) -> AsyncIterator[Router]:
-    router = Router(engines)
+async def _running(engines: list[Engine], settings: Settings) -> AsyncIterator[Router]:
+    router = router_of(engines, settings)
     try:
         await asyncio.gather(*(engine.start() for engine in engines if isinstance(engine, EmbeddedEngine)))
         await router.start()
         yield router
     finally:
         await router.close()
+
+
+def router_of(engines: list[Engine], settings: Settings) -> Router:
+    """Each worker routes for itself: what an engine takes, and who may wait, is divided among them."""
+    workers = settings.server.workers
+    shares = {
+        one.name: Share(
+            weight=one.weight, max_concurrent=max(one.max_concurrent // workers, min(one.max_concurrent, 1))
+        )
+        for one in settings.engines
+    }
+    rules = {
+        name: Rule(aliases=one.aliases, fallbacks=one.fallbacks, policy=one.policy)
+        for name, one in settings.models.items()
+    }
+    queue_max = -(-settings.server.queue_max // workers)
+    return Router(engines, shares, rules, queue_max=queue_max, queue_s=settings.server.queue_s)
 
 
 def _assemble(
@@ -385,8 +403,9 @@ def _settings_facts(settings: Settings, keystore: Keystore) -> dict[str, Fact]:
         shown[f"retention.{name}.basis"] = "hmac:" + hmac.digest(secret, one.basis.encode(), "sha256").hex()
     shown["engines"] = len(settings.engines)
     shown["engines.plain_http"] = sum(engine.plain_http for engine in settings.engines)
-    text = msgspec.json.encode(settings.engines, enc_hook=str)
-    shown["engines.digest"] = "hmac:" + hmac.digest(secret, text, "sha256").hex()
+    for name, value in (("engines", settings.engines), ("models", settings.models)):
+        text = msgspec.json.encode(value, enc_hook=str)
+        shown[f"{name}.digest"] = "hmac:" + hmac.digest(secret, text, "sha256").hex()
     return {"settings": shown}
 
 
@@ -413,7 +432,8 @@ def _configured(settings: Settings) -> set[str] | None:
     if any(engine.kind == "openai" and not engine.models for engine in settings.engines):
         return None
     embedded = {_model_name(engine) for engine in settings.engines if engine.kind == "embedded"}
-    return embedded.union(*(engine.models for engine in settings.engines))
+    aliases = {alias for model in settings.models.values() for alias in model.aliases}
+    return embedded.union(aliases, *(engine.models for engine in settings.engines))
 
 
 async def list_keys(settings: Settings) -> list[dict[str, Any]]:

@@ -45,7 +45,7 @@ from rempart.ledger.writing.lost import close_lost
 from rempart.ledger.writing.opening import read_vkey
 from rempart.ledger.writing.recover import find_lost
 from rempart.ledger.writing.remote import RemoteSequencer
-from rempart.wiring import Site, open_archive, openai_engine, policy_of
+from rempart.wiring import Site, open_archive, openai_engine, policy_of, router_of
 
 _log = logging.getLogger("rempart")
 
@@ -173,7 +173,7 @@ async def _routing(settings: Settings, worker: Worker, start: m.Start) -> AsyncI
             engines.append(LlamaCppEngine(one.name, model, partial(_where, worker, one.name)))
         else:
             engines.append(openai_engine(one))
-    router = Router(engines)
+    router = router_of(engines, settings)
     try:
         await router.start()
         yield router

@@ -10,7 +10,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from rempart import limits
-from rempart.config.settings import Engine, Keys, Ledger, Retention, Server, Settings
+from rempart.config.settings import Engine, Keys, Ledger, Model, Retention, Server, Settings
 from rempart.errors import ConfigError
 
 _WORD: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,31}")
@@ -38,6 +38,7 @@ def check(settings: Settings, sources: Mapping[str, str]) -> None:
         )
     for engine in settings.engines:
         _engine(engine, sources)
+    _models(settings.models, sources)
 
 
 def origin(sources: Mapping[str, str], name: str) -> str:
@@ -83,6 +84,10 @@ def _server(server: Server, sources: Mapping[str, str]) -> None:
         value = getattr(server, name)
         if not math.isfinite(value) or value < 0 or (value == 0 and name != "drain_s"):
             raise _refused(sources, f"server.{name}", "must be positive.", "Leave it out for its default.")
+    if server.queue_max < 0:
+        raise _refused(sources, "server.queue_max", f"is {server.queue_max}.", "0: nobody waits for an engine.")
+    if not (math.isfinite(server.queue_s) and server.queue_s > 0):
+        raise _refused(sources, "server.queue_s", "must be positive.", "Leave it out for its default.")
     if server.body_bytes_max > limits.segment_bytes // 3:
         raise _refused(
             sources,
@@ -188,6 +193,11 @@ def _engine(engine: Engine, sources: Mapping[str, str]) -> None:
             f"{origin(sources, name)}{name}: parallel and context_tokens are at least 1, threads at least 0.",
             hint="Leave them out for their defaults.",
         )
+    if not 0 < engine.weight <= limits.engine_weight_max:
+        hint = f"More than 0, at most {limits.engine_weight_max:g}."
+        raise _refused(sources, f"{name}.weight", f"is {engine.weight:g}.", hint)
+    if engine.max_concurrent < 0:
+        raise _refused(sources, f"{name}.max_concurrent", f"is {engine.max_concurrent}.", "0: no bound.")
     if engine.kind != "openai":
         return
     if not _is_address(engine.url):
@@ -203,6 +213,30 @@ def _engine(engine: Engine, sources: Mapping[str, str]) -> None:
             "Give an https:// address (and ca_file for an authority of your own). If that network is trusted, "
             "say plain_http = true for this engine; the ledger records it.",
         )
+
+
+def _models(models: Mapping[str, Model], sources: Mapping[str, str]) -> None:
+    """A name must mean one model, and what answers in another's place must be said once."""
+    meant: dict[str, str] = {name: name for name in models}
+    for name, model in models.items():
+        setting = f"models.{name}"
+        for alias in model.aliases:
+            if not alias or len(alias) > limits.model_name_chars_max:
+                raise _refused(sources, f"{setting}.aliases", f"has {alias!r}.", "Names that clients can send.")
+            if alias in meant:
+                hint = "Each name may stand for one model."
+                raise _refused(sources, f"{setting}.aliases", f"has {alias!r}, which names {meant[alias]!r}.", hint)
+            meant[alias] = name
+    for name, model in models.items():
+        setting = f"models.{name}.fallbacks"
+        if name in model.fallbacks or len(set(model.fallbacks)) != len(model.fallbacks):
+            raise _refused(sources, setting, "names a model twice.", "Name others, each once.")
+        if len(model.fallbacks) > limits.fallbacks_max:
+            raise _refused(sources, setting, f"has {len(model.fallbacks)}.", f"At most {limits.fallbacks_max}.")
+        for fallback in model.fallbacks:
+            if meant.get(fallback, fallback) != fallback:
+                hint = f"Say {meant[fallback]!r}."
+                raise _refused(sources, setting, f"has {fallback!r}, which is an alias.", hint)
 
 
 def _is_address(url: str) -> bool:

@@ -19,6 +19,7 @@ from rempart.errors import ConfigError
 
 _PREFIX = "REMPART_"
 _SECTIONS = ("server", "ledger", "keys", "witness", "logging")
+_BY_NAME = ("retention", "models")  # tables of tables, whose names the user gives
 # Not settings: where settings are, what the documents keep a key in, and how often a test kills.
 _OTHERS = frozenset({"REMPART_CONFIG", "REMPART_KEY", "REMPART_KILLS"})
 
@@ -80,10 +81,10 @@ def explain(loaded: Loaded) -> list[Row]:
         if isinstance(value, msgspec.Struct):
             for inner in value.__struct_fields__:
                 rows.append(_row(f"{name}.{inner}", getattr(value, inner), loaded))
-        elif name == "retention":
-            for class_, one in value.items():
+        elif name in _BY_NAME:
+            for inner_name, one in value.items():
                 for inner in one.__struct_fields__:
-                    rows.append(_row(f"retention.{class_}.{inner}", getattr(one, inner), loaded))
+                    rows.append(_row(f"{name}.{inner_name}.{inner}", getattr(one, inner), loaded))
         elif name == "engines":
             for engine in value:
                 for inner in engine.__struct_fields__:
@@ -134,11 +135,11 @@ def _put(tree: dict[str, Any], dotted: str, value: Any) -> None:
 
 def _note(tree: Mapping[str, Any], sources: dict[str, str], source: str) -> None:
     for name, value in tree.items():
-        if name == "retention" and isinstance(value, dict):
+        if name in _BY_NAME and isinstance(value, dict):
             sources[name] = source
-            for class_, one in value.items():
+            for inner_name, one in value.items():
                 sources.update(
-                    {f"retention.{class_}.{inner}": source for inner in one} if isinstance(one, dict) else {}
+                    {f"{name}.{inner_name}.{inner}": source for inner in one} if isinstance(one, dict) else {}
                 )
         elif isinstance(value, dict):
             sources.update({f"{name}.{inner}": source for inner in value})

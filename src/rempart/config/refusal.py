@@ -13,7 +13,7 @@ from typing import Any, Final, Literal, get_args, get_origin, get_type_hints
 import msgspec
 
 from rempart.config.check import origin
-from rempart.config.settings import Engine, Retention, Settings
+from rempart.config.settings import Engine, Model, Retention, Settings
 from rempart.errors import ConfigError
 
 _ERROR: Final = re.compile(r"(?P<what>.*?)(?: - at `(?:key in )?\$\.?(?P<where>.*)`)?", re.DOTALL)
@@ -61,7 +61,8 @@ def _named(where: str, tree: Mapping[str, Any]) -> str:
     """`engines[0].url` -> `engines.vllm.url`, as the other messages say it; as it is when the engine has no name."""
     match = _ENGINE.fullmatch(where)
     if match is None:
-        return where.replace("retention[...]", "retention.<class>")  # the decoder does not tell which
+        # the decoder does not tell which
+        return where.replace("retention[...]", "retention.<class>").replace("models[...]", "models.<name>")
     engine = tree["engines"][int(match[1])]
     name = engine.get("name") if isinstance(engine, dict) else None
     return f"engines.{name}{match[2]}" if isinstance(name, str) and name else where
@@ -73,6 +74,8 @@ def _struct(where: str) -> type[msgspec.Struct]:
         return Engine
     if where.startswith("retention["):
         return Retention
+    if where.startswith("models["):
+        return Model
     found = get_type_hints(Settings).get(where.partition(".")[0])
     return found if isinstance(found, type) and issubclass(found, msgspec.Struct) else Settings
 

@@ -37,6 +37,10 @@ class Server(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Longest time one exchange may take."""
     drain_s: float = limits.drain_s
     """How long running exchanges may go on after SIGTERM."""
+    queue_max: int = limits.queue_max
+    """Exchanges that may wait for an engine with room; 0: none waits."""
+    queue_s: float = limits.queue_s
+    """Longest time that one waits."""
 
 
 class Ledger(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -117,6 +121,21 @@ class Engine(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """openai: PEM file of the authorities that may sign its certificate; none: the system's."""
     models: dict[str, str] = {}
     """openai: the name that clients use -> the engine's own; empty: all that it lists, under their names."""
+    weight: float = 1.0
+    """Its part of the exchanges, beside other engines of the same model."""
+    max_concurrent: int = 0
+    """Exchanges that it is given at once; 0: no bound."""
+
+
+class Model(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How one model is routed, `[models.<name>]`; of a model that has none, the defaults hold."""
+
+    aliases: tuple[str, ...] = ()
+    """Other names of it."""
+    fallbacks: tuple[str, ...] = ()
+    """Models that answer in its place when no engine that serves it is up, the first one that can."""
+    policy: Literal["least-outstanding", "prefix", "session"] = "least-outstanding"
+    """Which of its engines answers."""
 
 
 class Keys(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -162,3 +181,5 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     witness: Witness = Witness()
     logging: Logging = Logging()
     engines: tuple[Engine, ...] = (Engine(name="embedded"),)
+    models: dict[str, Model] = {}
+    """By the name that clients use."""

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
-from rempart.wire.job import Job, Served, Target
+from rempart.wire.job import Capacity, Job, Served, Target
 
 
 class Engine(Protocol):
@@ -39,4 +39,13 @@ class Engine(Protocol):
 
     async def close(self) -> None:
         """Let go of connections and processes. Afterwards everything raises `EngineUnavailable`."""
+        ...
+
+
+@runtime_checkable
+class Measured(Protocol):
+    """An engine that also tells how much room its KV cache has: it is given no more than that."""
+
+    async def capacity(self) -> Capacity | None:
+        """As it stands; None when it cannot say now. Raises as `models` does."""
         ...

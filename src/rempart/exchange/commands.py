@@ -14,9 +14,17 @@ from rempart.wire.requests import Call
 
 
 class Admit(msgspec.Struct, frozen=True, kw_only=True):
-    """Decide whether and by whom this is answered -> Admitted or Refused."""
+    """Decide whether and by whom this is answered -> Admitted, Refused, or while it waits ClientLeft or Cut."""
 
     call: Call
+
+
+class Reroute(msgspec.Struct, frozen=True, kw_only=True):
+    """Let the engine that failed go, and find another one -> Admitted, Unrouted, ClientLeft or Cut."""
+
+    call: Call
+    error: RempartError
+    """What it failed with."""
 
 
 class RecordRequest(msgspec.Struct, frozen=True, kw_only=True):
@@ -72,4 +80,6 @@ class Finish(msgspec.Struct, frozen=True, kw_only=True):
     data: bytes
 
 
-Command: TypeAlias = Admit | RecordRequest | Dispatch | Relay | CancelEngine | RecordResponse | Settle | Send | Finish
+Command: TypeAlias = (
+    Admit | Reroute | RecordRequest | Dispatch | Relay | CancelEngine | RecordResponse | Settle | Send | Finish
+)

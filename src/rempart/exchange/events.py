@@ -26,11 +26,19 @@ class Refused(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Admitted(msgspec.Struct, frozen=True, kw_only=True):
-    """It may be answered, by this engine."""
+    """It may be answered, by this engine; or, after one failed, by this other one."""
 
     served_name: str
     digest: str
     engine: str
+    model: str = ""
+    """The model that answers: what an alias stands for, or a declared fallback; empty: the one that was asked for."""
+    retries: int = 0
+    """How often it may be handed to another engine, should this one fail before anything reached the client."""
+
+
+class Unrouted(msgspec.Struct, frozen=True):
+    """No other engine takes it."""
 
 
 class RequestRecorded(msgspec.Struct, frozen=True, kw_only=True):
@@ -87,6 +95,7 @@ Event: TypeAlias = (
     Asked
     | Refused
     | Admitted
+    | Unrouted
     | RequestRecorded
     | Answered
     | Streamed

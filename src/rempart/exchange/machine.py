@@ -6,6 +6,7 @@ The laws that the order of the commands keeps:
 3. The response is durable before the last event of the answer is sent.
 4. However it ends (refused, failed, cancelled, cut), it ends in one response entry, and is settled once.
 5. When the ledger cannot record, the client gets an error and no answer.
+6. It is handed to another engine only while nothing of an answer was relayed; each engine that had it is recorded.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from typing import Any, Final
 import msgspec
 
 from rempart import limits
-from rempart.errors import EngineError, RempartError
+from rempart.errors import EngineError, EngineRefused, RempartError
 from rempart.exchange import commands as c
 from rempart.exchange import events as e
 from rempart.wire.answers import Usage, parse_answer, renamed
@@ -37,6 +38,7 @@ class State(Enum):
     ADMITTING = auto()
     RECORDING_REQUEST = auto()
     RUNNING = auto()
+    REROUTING = auto()
     RECORDING_RESPONSE = auto()
     DONE = auto()
 
@@ -45,7 +47,13 @@ _ENDS: Final = (State.RECORDING_RESPONSE,)
 
 TRANSITIONS: Final[Mapping[State, Mapping[type[e.Event], tuple[State, ...]]]] = {
     State.NEW: {e.Asked: (State.ADMITTING,), e.Refused: _ENDS},
-    State.ADMITTING: {e.Admitted: (State.RECORDING_REQUEST,), e.Refused: _ENDS, e.Failed: _ENDS},
+    State.ADMITTING: {
+        e.Admitted: (State.RECORDING_REQUEST,),
+        e.Refused: _ENDS,
+        e.Failed: _ENDS,
+        e.ClientLeft: _ENDS,
+        e.Cut: _ENDS,
+    },
     State.RECORDING_REQUEST: {
         e.RequestRecorded: (State.RUNNING,),
         e.LedgerFailed: (State.DONE,),
@@ -53,18 +61,26 @@ TRANSITIONS: Final[Mapping[State, Mapping[type[e.Event], tuple[State, ...]]]] = 
     },
     State.RUNNING: {
         e.Streamed: (State.RUNNING,),
-        e.Answered: _ENDS,
+        e.Answered: (*_ENDS, State.REROUTING),
         e.StreamEnded: _ENDS,
-        e.Failed: _ENDS,
+        e.Failed: (*_ENDS, State.REROUTING),
         e.ClientLeft: _ENDS,
         e.Cut: _ENDS,
         e.LedgerFailed: _ENDS,
+    },
+    State.REROUTING: {
+        e.Admitted: (State.RUNNING,),
+        e.Unrouted: _ENDS,
+        e.Failed: _ENDS,
+        e.ClientLeft: _ENDS,
+        e.Cut: _ENDS,
     },
     State.RECORDING_RESPONSE: {e.ResponseRecorded: (State.DONE,), e.LedgerFailed: (State.DONE,)},
     State.DONE: {},
 }
 
 _STATUS_CLIENT_LEFT: Final = 499
+_STATUS_BUSY: Final = 429
 _json = msgspec.json.Encoder()
 
 
@@ -76,6 +92,12 @@ class Exchange:
         self.state = State.NEW
         self._call: Call | None = None
         self._admitted: e.Admitted | None = None
+        self._model = ""
+        """The one that answers."""
+        self._tried: list[str] = []
+        """Engines that had it before, in order."""
+        self._failure: EngineError | None = None
+        """What the last of them failed with."""
         self._request: int | None = None
         self._assembler: Assembler | None = None
         self._relayed = False
@@ -104,8 +126,13 @@ class Exchange:
             case e.Asked():
                 self.state, self._call = State.ADMITTING, event.call
                 return [c.Admit(call=event.call)]
+            case e.Admitted() if self.state is State.REROUTING:
+                return self._dispatch_again(event)
             case e.Admitted():
                 return self._record_request(event)
+            case e.Unrouted():
+                assert self._failure is not None
+                return self._broken_off("failed", self._failure)
             case e.RequestRecorded():
                 return self._dispatch(event)
             case e.Answered():
@@ -116,11 +143,11 @@ class Exchange:
                 content = {"request": _received(event.received), **_error(event.error)}
                 return self._close("refused", event.error, content, operation=event.operation)
             case e.Failed():
-                return self._broken_off("failed", event.error)
+                return self._failed(event.error)
             case e.Cut():
-                return [c.CancelEngine(), *self._broken_off("cut", event.error)]
+                return [*self._cancel_engine(), *self._broken_off("cut", event.error)]
             case e.ClientLeft():
-                return [c.CancelEngine(), *self._client_left()]
+                return [*self._cancel_engine(), *self._client_left()]
             case e.ResponseRecorded():
                 self.state = State.DONE
                 return [self._settle(), self._last]
@@ -132,18 +159,35 @@ class Exchange:
 
     def _record_request(self, event: e.Admitted) -> list[c.Command]:
         assert self._call is not None
-        self.state, self._admitted = State.RECORDING_REQUEST, event
+        self.state = State.RECORDING_REQUEST
+        self._admit(event)
         content = {"path": self._call.path, "request": msgspec.Raw(self._call.received)}
         facts = {**self._served(self._call.operation), "parameters": self._call.parameters}
         return [c.RecordRequest(facts=facts, body=_json.encode(content))]
 
+    def _admit(self, event: e.Admitted) -> None:
+        assert self._call is not None
+        self._admitted, self._model = event, event.model or self._call.model
+
     def _dispatch(self, event: e.RequestRecorded) -> list[c.Command]:
+        self._request = event.index
+        return self._run()
+
+    def _dispatch_again(self, event: e.Admitted) -> list[c.Command]:
+        """What the engine that failed had begun is forgotten: nobody has seen it."""
+        assert self._admitted is not None
+        self._tried.append(self._admitted.engine)
+        self._admit(event)
+        self.broken = None
+        return self._run()
+
+    def _run(self) -> list[c.Command]:
         assert self._call is not None
         assert self._admitted is not None
         call = self._call
-        self.state, self._request = State.RUNNING, event.index
+        self.state = State.RUNNING
         if call.stream:
-            self._assembler = Assembler(call.operation, call.model, call.wants_usage)
+            self._assembler = Assembler(call.operation, self._model, call.wants_usage)
         job = Job(path=call.path, body=engine_body(call, self._admitted.served_name), exchange=self.id)
         return [c.Dispatch(job=job, stream=call.stream)]
 
@@ -168,11 +212,29 @@ class Exchange:
         try:
             answer = parse_answer(self._call.operation, event.body)
         except EngineError as error:
-            return self._broken_off("failed", error)
-        body = event.body if answer.model in ("", self._call.model) else renamed(event.body, self._call.model)
+            return self._failed(error)
+        body = event.body if answer.model in ("", self._model) else renamed(event.body, self._model)
         self._count(answer.usage, len(event.body) if self._call.operation != "embedding" else 0)
         self._last = c.Send(status=200, body=body)
         return self._record_response("ok", 200, "", {"response": msgspec.Raw(body)}, answer.finish)
+
+    def _failed(self, error: RempartError) -> list[c.Command]:
+        if not self._may_retry(error):
+            return self._broken_off("failed", error)
+        assert self._call is not None
+        assert isinstance(error, EngineError)
+        self.state, self._failure = State.REROUTING, error
+        return [c.Reroute(call=self._call, error=error)]
+
+    def _may_retry(self, error: RempartError) -> bool:
+        """What an engine refused, every engine would refuse; but not because it is busy."""
+        if self.state is not State.RUNNING or self._relayed or not isinstance(error, EngineError):
+            return False
+        refused = isinstance(error, EngineRefused) and error.http_status != _STATUS_BUSY
+        return not refused and self._admitted is not None and self._admitted.retries > 0
+
+    def _cancel_engine(self) -> list[c.Command]:
+        return [c.CancelEngine()] if self.state is State.RUNNING else []
 
     def _broken_off(self, outcome: str, error: RempartError) -> list[c.Command]:
         """No whole answer; what there is of one is recorded with the error."""
@@ -193,7 +255,11 @@ class Exchange:
         usage = self._assembler.usage if self._assembler else None
         if self.state is State.RUNNING and (charged or self._relayed):
             self._count(usage)
-        return {"response": msgspec.Raw(self._assembler.whole())} if self._assembler else {}
+        if self._assembler is not None:
+            return {"response": msgspec.Raw(self._assembler.whole())}
+        if self._call is not None and self.state is State.ADMITTING:  # no entry holds its request yet
+            return {"path": self._call.path, "request": msgspec.Raw(self._call.received)}
+        return {}
 
     def _close(
         self,
@@ -230,6 +296,9 @@ class Exchange:
             facts["finish"] = list(dict.fromkeys(_word(reason) for reason in finish))
         if self._request is not None:
             facts["request"] = self._request
+            if self._tried:
+                facts["attempts"] = len(self._tried) + 1
+                facts["tried"] = list(self._tried)
             facts["tokens_prompt"], facts["tokens_completion"] = self._tokens
             facts["tokens_source"] = "engine" if self._engine_counted else "counted"
         return [c.RecordResponse(facts=facts, body=_json.encode(content))]
@@ -238,7 +307,7 @@ class Exchange:
         """Names are recorded only of what was admitted: any other text may be somebody's data."""
         facts: dict[str, Fact] = {"operation": operation} if operation else {}
         if self._admitted is not None and self._call is not None:
-            facts["model"] = self._call.model
+            facts["model"] = self._model
             facts["model_digest"] = self._admitted.digest
             facts["engine"] = self._admitted.engine
         return facts

@@ -122,7 +122,9 @@ class Gateway:
     def __init__(self, parts: Parts, policy: Policy) -> None:
         self._parts = parts
         self._policy = policy
-        self.metrics = Metrics(parts.journal.state, parts.witnessed, parts.reviewed, parts.timestamped)
+        self.metrics = Metrics(
+            parts.journal.state, parts.witnessed, parts.reviewed, parts.timestamped, parts.router.figures
+        )
         self.running: set[Performer] = set()
         self.draining = False
         self._refusals: Counter[str] = Counter()

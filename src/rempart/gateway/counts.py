@@ -18,11 +18,13 @@ _DAY_S: Final = 86_400
 class _Engine:
     """Of one engine."""
 
-    __slots__ = ("answered", "dispatched", "failed", "tokens_completion", "tokens_prompt")
+    __slots__ = ("answered", "dispatched", "failed", "retried", "tokens_completion", "tokens_prompt")
 
     def __init__(self) -> None:
         self.dispatched = 0
         """Requests handed to it."""
+        self.retried = 0
+        """Under way here after another engine failed. The ledger says so in their responses: they are counted then."""
         self.answered = 0
         """Whole answers."""
         self.failed = 0
@@ -32,7 +34,7 @@ class _Engine:
 
     @property
     def running(self) -> int:
-        return self.dispatched - self.answered - self.failed
+        return self.dispatched + self.retried - self.answered - self.failed
 
 
 class Counts:
@@ -50,9 +52,18 @@ class Counts:
         """A request, which is recorded, is handed to the engine."""
         self._engine(engine).dispatched += 1
 
-    def ended(self, engine: str, *, answered: bool, tokens_prompt: int, tokens_completion: int) -> None:
-        """What was dispatched has ended, and its response was recorded or could not be."""
+    def retried(self, engine: str) -> None:
+        """A request is handed to this engine after another one failed."""
+        self._engine(engine).retried += 1
+
+    def ended(
+        self, engine: str, *, answered: bool, tokens_prompt: int, tokens_completion: int, retried: bool = False
+    ) -> None:
+        """What was dispatched, or handed on (`retried`), has ended; its response was recorded or could not be."""
         one = self._engine(engine)
+        if retried:
+            one.retried -= 1
+            one.dispatched += 1
         if answered:
             one.answered += 1
         else:
@@ -60,9 +71,11 @@ class Counts:
         one.tokens_prompt += tokens_prompt
         one.tokens_completion += tokens_completion
 
-    def lost(self, engine: str, count: int) -> None:
-        """What became of so many that were dispatched is not known: they are counted no more."""
-        self._engine(engine).dispatched -= count
+    def lost(self, engine: str, dispatched: int, retried: int) -> None:
+        """What became of so many is not known: they are counted no more."""
+        one = self._engine(engine)
+        one.dispatched -= dispatched
+        one.retried -= retried
 
     def recorded(self, key: str, now: float) -> None:
         """An exchange of that key, whatever became of it, has its response in the ledger."""

@@ -61,10 +61,12 @@ class Exchanges:
             retention=gateway.policy.retention,
         )
         admission = Admission(caller, gateway.parts.meter, gateway.parts.router, gateway)
+        admission.session = _text(request.header(b"x-rempart-session"))[: limits.session_chars_max]
         pace = Pace(gateway.metrics)
         performer = Performer(Exchange(exchange), request, record, admission, pace)
         performer.key = caller.key
         performer.on_dispatch = gateway.tally.dispatched
+        performer.on_retry = gateway.tally.retried
         performer.deadline = asyncio.get_running_loop().time() + gateway.policy.exchange_s
         gateway.begin(performer)
         try:
@@ -93,12 +95,15 @@ class Exchanges:
 
     def _count(self, performer: Performer) -> None:
         tally = self._gateway.tally
+        for number, engine in enumerate(performer.tried):
+            tally.ended(engine, answered=False, tokens_prompt=0, tokens_completion=0, retried=number > 0)
         if performer.dispatched:
             tally.ended(
                 performer.engine,
                 answered=performer.recorded and performer.facts.get("outcome") == "ok",
                 tokens_prompt=performer.tokens_prompt,
                 tokens_completion=performer.tokens_completion,
+                retried=bool(performer.tried),
             )
         if performer.recorded:
             tally.recorded(performer.key, time.time())

@@ -59,7 +59,11 @@ class Lookups:
             reasons["server"] = "draining"
         if self._gateway.full():
             reasons["server"] = "full"
-        engines = self._gateway.parts.router.states()
+        breakers = self._gateway.parts.router.figures().engines
+        engines = {
+            name: why or ("failed too often, and is left alone" if breakers[name].breaker == "open" else "")
+            for name, why in self._gateway.parts.router.states().items()
+        }
         if all(engines.values()):
             reasons.update({f"engine {name}": why for name, why in engines.items()})
         told: dict[str, object] = {"ready": not reasons}

@@ -9,9 +9,11 @@ from time import perf_counter
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
 
 from rempart.gateway.figures import Family, summed, taken
+from rempart.gateway.routed import RoutingCollector
 from rempart.gateway.timestamped import TimestampCollector
 from rempart.gateway.witnessed import WitnessCollector
 from rempart.ledger.writing.draft import LogState, Timestamped, Witnessed
+from rempart.routing.ask import Figures
 
 _LATENCY_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
 _TOKEN_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1.0, 2.5)
@@ -66,6 +68,7 @@ class Metrics:
         witnessed: Callable[[], Witnessed] = Witnessed,
         reviewed: Callable[[], float] = lambda: math.nan,
         timestamped: Callable[[], Timestamped] = Timestamped,
+        routed: Callable[[], Figures] | None = None,
     ) -> None:
         """`reviewed`: days since the last review of the ledger."""
         disable_created_metrics()  # type: ignore[no-untyped-call]
@@ -104,6 +107,8 @@ class Metrics:
         self.running = Gauge("rempart_exchanges_running", "Exchanges under way (the queue).", registry=registry)
         Gauge("rempart_workers", "Processes that answer.", registry=registry).set(1)
         self._gauges(ledger)
+        if routed is not None:
+            registry.register(RoutingCollector(routed))
         self._site.register(WitnessCollector(witnessed))
         self._site.register(TimestampCollector(timestamped))
         since_review = Gauge("rempart_ledger_review_days", "Days since the last review.", registry=self._site)

@@ -12,14 +12,23 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TypeVar
 
-from rempart.errors import EngineError, LedgerUnavailable, RempartError
+from rempart.errors import (
+    EngineError,
+    EngineRefused,
+    EngineTimeout,
+    EngineUnavailable,
+    LedgerUnavailable,
+    RempartError,
+    RequestTimeout,
+)
 from rempart.exchange import commands as c
 from rempart.exchange import events as e
 from rempart.exchange.machine import Exchange
 from rempart.gateway.admission import Admission
 from rempart.gateway.http import Request
 from rempart.gateway.metrics import Pace
-from rempart.gateway.ports import Engine, Record
+from rempart.gateway.ports import Engine, Lease, Record
+from rempart.routing.ask import Verdict
 from rempart.wire.facts import Fact
 from rempart.wire.job import Job
 
@@ -44,6 +53,8 @@ class Performer:
         self._engine: Engine | None = None
         self._task: asyncio.Task[None] | None = None
         self._interruption: Interruption | None = None
+        self._failure: RempartError | None = None
+        """What the engine that has it now failed with."""
         self._waiting = False
         self._pace = pace
         self.key = ""
@@ -56,8 +67,12 @@ class Performer:
         """The response is in the ledger."""
         self.dispatched = False
         """An engine had it."""
+        self.tried: list[str] = []
+        """Engines that had it before, and failed."""
         self.on_dispatch: Callable[[str], None] = _nobody
         """Gets the engine's name as a request is handed to it."""
+        self.on_retry: Callable[[str], None] = _nobody
+        """Gets the name of another engine, to which it is handed after one failed."""
         self.tokens_prompt = 0
         self.tokens_completion = 0
 
@@ -94,6 +109,7 @@ class Performer:
             _log.exception("An exchange failed in a way that was not foreseen.")
             await self._follow(e.Failed(error=RempartError("Something failed here.", hint="See the server's log.")))
         finally:
+            self._admission.end(Verdict.NOTHING)
             self._request.when_gone(None)
 
     async def _follow(self, event: e.Event | None) -> None:
@@ -117,6 +133,8 @@ class Performer:
                 return await self._record_request(command)
             case c.Dispatch():
                 return await self._dispatch(command)
+            case c.Reroute():
+                return await self._reroute(command)
             case c.RecordResponse():
                 return await self._record_response(command)
             case c.Send():
@@ -130,12 +148,38 @@ class Performer:
                 pass  # leaving `_dispatch` has closed the engine's connection
         return None
 
-    async def _admit(self, command: c.Admit) -> e.Event:
+    async def _admit(self, command: c.Admit) -> e.Event | None:
         try:
-            target, self._engine = await self._admission.admit(command.call)
+            lease = await self._admission.admit(command.call, self._interruptible)
         except RempartError as error:
             return e.Refused(error=error, operation=command.call.operation, received=command.call.received)
-        return e.Admitted(served_name=target.served_name, digest=target.digest, engine=target.engine)
+        except _Interrupted:
+            return self._interruption
+        return self._admitted(lease)
+
+    async def _reroute(self, command: c.Reroute) -> e.Event | None:
+        assert self._engine is not None, "only what an engine had is handed to another one"
+        self._admission.end(_verdict(command.error))
+        try:
+            lease = await self._admission.again(command.call, self._interruptible)
+        except RempartError as error:
+            _log.info("no other engine", extra={"engine": self._engine.name, "reason": error.message})
+            return e.Unrouted()
+        except _Interrupted:
+            return self._interruption
+        self.tried.append(self._engine.name)
+        return self._admitted(lease)
+
+    def _admitted(self, lease: Lease) -> e.Event:
+        self._engine = lease.engine
+        target = lease.target
+        return e.Admitted(
+            served_name=target.served_name,
+            digest=target.digest,
+            engine=target.engine,
+            model=target.model,
+            retries=lease.others,
+        )
 
     async def _record_request(self, command: c.RecordRequest) -> e.Event:
         try:
@@ -146,6 +190,7 @@ class Performer:
 
     async def _record_response(self, command: c.RecordResponse) -> e.Event:
         self.facts = command.facts
+        self._admission.end(self._found())
         try:
             receipt = await self._record.response(command.facts, command.body)
         except LedgerUnavailable as error:
@@ -156,12 +201,14 @@ class Performer:
     async def _dispatch(self, command: c.Dispatch) -> e.Event | None:
         assert self._engine is not None, "the machine dispatches only what was admitted"
         self.dispatched = True
-        self.on_dispatch(self._engine.name)
+        (self.on_retry if self.tried else self.on_dispatch)(self._engine.name)
+        self._failure = None
         try:
             if command.stream:
                 return await self._stream(self._engine, command.job)
             return e.Answered(body=await self._interruptible(self._engine.answer(command.job)))
         except EngineError as error:
+            self._failure = error
             return e.Failed(error=error)
         except _Interrupted:
             return self._interruption
@@ -177,6 +224,7 @@ class Performer:
                 if event is not None:
                     return event
                 if self._machine.broken is not None:
+                    self._failure = self._machine.broken
                     return e.Failed(error=self._machine.broken)
         finally:
             await batches.aclose()
@@ -188,6 +236,8 @@ class Performer:
                 await durable
         except LedgerUnavailable as error:
             return e.LedgerFailed(error=error)
+        if not self._pace.first:
+            self._admission.heard()
         self._pace.mark(self._admission.model)
         if not self._request.started:
             await self._request.start_stream()
@@ -209,6 +259,17 @@ class Performer:
             await self._request.start_stream()
         await self._request.stream(command.data, more=False)
 
+    def _found(self) -> Verdict:
+        """What the exchange says of the engine that had it last."""
+        if self._failure is not None:
+            return _verdict(self._failure)
+        if self.facts.get("error") == EngineError.code:  # its answer was whole, and none
+            return Verdict.FAILED
+        late = isinstance(self._interruption, e.Cut) and isinstance(self._interruption.error, RequestTimeout)
+        if late and not self._pace.first:
+            return Verdict.GONE  # it had all the time that there is, and said nothing
+        return Verdict.SERVED if self.facts.get("outcome") == "ok" else Verdict.NOTHING
+
     def _gone(self) -> bool:
         return isinstance(self._interruption, e.ClientLeft)
 
@@ -227,6 +288,12 @@ class Performer:
             raise _Interrupted from None
         finally:
             self._waiting = False
+
+
+def _verdict(error: RempartError) -> Verdict:
+    if isinstance(error, EngineUnavailable | EngineTimeout):
+        return Verdict.GONE
+    return Verdict.SERVED if isinstance(error, EngineRefused) else Verdict.FAILED
 
 
 def _nobody(engine: str) -> None:

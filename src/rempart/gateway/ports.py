@@ -11,6 +11,7 @@ from typing import Protocol
 from rempart.identity.caller import Caller
 from rempart.identity.quota import Reservation, Wanted
 from rempart.ledger.writing.draft import LogState, Receipt, Trace
+from rempart.routing.ask import Ask, Figures, Verdict
 from rempart.wire.facts import Fact
 from rempart.wire.job import Job, Target
 
@@ -36,15 +37,49 @@ class Engine(Protocol):
         ...
 
 
-class Router(Protocol):
-    """Which engine serves which model, now."""
+class Lease(Protocol):
+    """An engine has a place for one exchange."""
 
-    def route(self, model: str) -> tuple[Target, Engine]:
-        """Raises `ModelNotFound`, or `EngineUnavailable` when none that serves it is up."""
+    @property
+    def engine(self) -> Engine: ...
+    @property
+    def target(self) -> Target: ...
+    @property
+    def others(self) -> int:
+        """How often the exchange may still be handed to another engine, should this one fail."""
+        ...
+
+    def heard(self) -> None:
+        """The first piece of its answer came."""
+        ...
+
+    def end(self, verdict: Verdict) -> None:
+        """It is done; the place is free. What comes after the first time changes nothing."""
+        ...
+
+
+class Router(Protocol):
+    """Which engine answers, now."""
+
+    def named(self, model: str) -> str:
+        """The model that an alias stands for; any other name as it is."""
+        ...
+
+    def check(self, ask: Ask) -> str:
+        """Name of the model that would answer. Raises `ModelNotFound`, or `EngineUnavailable` when none is up."""
+        ...
+
+    def lease(self, ask: Ask, tried: Sequence[str]) -> Lease | Awaitable[Lease]:
+        """At once when an engine has room, else in its turn, which raises `Overloaded` when it does not come.
+        `tried`: engines that failed this exchange. Raises as `check` does, too."""
+        ...
+
+    def figures(self) -> Figures:
+        """What was routed, for `/metrics`."""
         ...
 
     def models(self) -> Sequence[Target]:
-        """All that is served, up or not."""
+        """All that is served, up or not, each under all its names."""
         ...
 
     def states(self) -> Mapping[str, str]:
@@ -108,7 +143,15 @@ class Tally(Protocol):
 
     def dispatched(self, engine: str) -> None: ...
 
-    def ended(self, engine: str, *, answered: bool, tokens_prompt: int, tokens_completion: int) -> None: ...
+    def retried(self, engine: str) -> None:
+        """It is handed to this engine after another one failed: only its response will say so."""
+        ...
+
+    def ended(
+        self, engine: str, *, answered: bool, tokens_prompt: int, tokens_completion: int, retried: bool = False
+    ) -> None:
+        """`retried`: it had come to this engine by `retried`."""
+        ...
 
     def recorded(self, key: str, now: float) -> None: ...
 

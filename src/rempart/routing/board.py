@@ -108,9 +108,9 @@ class Board:
     # What engines tell.
 
     def tell(self, engine: str, targets: Iterable[Target], capacity: Capacity | None) -> bool:
-        """It is ready, serves this, and has that much room. Whether it was down until now."""
+        """It is ready, serves this, and has that much room. Whether it had been found down until now."""
         load = self._loads[engine]
-        came_up = bool(load.down)
+        came_up = load.down not in ("", _UNASKED)
         first = engine in self._unseen
         load.down = ""
         load.tokens_free = None if capacity is None else capacity.tokens_free
@@ -174,6 +174,10 @@ class Board:
             self._blocks[group.model, "matched"] += choice.matched
         self._count(group, ask, tried, choice.why)
         return self._take(group, choice.seat, ask, tried)
+
+    def has_room(self, group: Group, now: float) -> bool:
+        """For something small, at least."""
+        return any(_is_up(seat, (), now) and seat.load.has_room(1) for seat in group.seats)
 
     def end(self, placed: Placed, verdict: Verdict, now: float) -> None:
         """Once for each."""

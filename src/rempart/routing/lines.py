@@ -80,7 +80,7 @@ class Lines(Generic[T]):
         longest, count = max(self._waiting.items(), key=lambda item: item[1], default=("", 0))
         if count <= self._waiting[key] + 1:
             raise Overloaded(
-                f"{self._length} exchanges wait for an engine, and no more may.",
+                f"The engines are busy, and {self._length} exchanges wait for them already.",
                 hint="Try again in a moment.",
                 retry_after_s=2,
             )

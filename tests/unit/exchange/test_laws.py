@@ -87,7 +87,15 @@ def happenings(kind: type[e.Event], errors: Iterable[RempartError] = ERRORS) -> 
             operation=st.sampled_from(["", "chat"]),
             received=st.one_of(st.binary(), st.just(call(stream=False, model=UNKNOWN_MODEL).received)),
         ),
-        e.Admitted: st.just(e.Admitted(served_name="s", digest="sha256:00", engine="embedded")),
+        e.Admitted: st.builds(
+            e.Admitted,
+            served_name=st.just("s"),
+            digest=st.just("sha256:00"),
+            engine=st.sampled_from(["embedded", "other"]),
+            model=st.sampled_from(["", "m", "n"]),
+            retries=st.integers(min_value=0, max_value=2),
+        ),
+        e.Unrouted: st.just(e.Unrouted()),
         e.RequestRecorded: st.builds(e.RequestRecorded, index=index),
         e.Answered: st.builds(e.Answered, body=st.sampled_from(ANSWERS)),
         e.Streamed: st.builds(e.Streamed, payloads=st.lists(st.sampled_from(PAYLOADS), max_size=3)),
@@ -104,12 +112,13 @@ def happenings(kind: type[e.Event], errors: Iterable[RempartError] = ERRORS) -> 
 EXAMPLES: Mapping[type[e.Event], e.Event] = {
     e.Asked: e.Asked(call=call(stream=True)),
     e.Refused: e.Refused(error=ERRORS[0], operation="", received=b""),
-    e.Admitted: e.Admitted(served_name="s", digest="", engine="embedded"),
+    e.Admitted: e.Admitted(served_name="s", digest="", engine="embedded", retries=1),
+    e.Unrouted: e.Unrouted(),
     e.RequestRecorded: e.RequestRecorded(index=1),
     e.Answered: e.Answered(body=ANSWERS[0]),
     e.Streamed: e.Streamed(payloads=[chunk("a")]),
     e.StreamEnded: e.StreamEnded(),
-    e.Failed: e.Failed(error=ERRORS[0]),
+    e.Failed: e.Failed(error=ERRORS[1]),
     e.ClientLeft: e.ClientLeft(),
     e.Cut: e.Cut(error=ERRORS[0]),
     e.LedgerFailed: e.LedgerFailed(error=ERRORS[3]),
@@ -120,6 +129,7 @@ WAYS: Mapping[State, tuple[type[e.Event], ...]] = {
     State.ADMITTING: (e.Asked,),
     State.RECORDING_REQUEST: (e.Asked, e.Admitted),
     State.RUNNING: (e.Asked, e.Admitted, e.RequestRecorded),
+    State.REROUTING: (e.Asked, e.Admitted, e.RequestRecorded, e.Failed),
     State.RECORDING_RESPONSE: (e.Asked, e.Admitted, e.RequestRecorded, e.StreamEnded),
     State.DONE: (e.Asked, e.Admitted, e.RequestRecorded, e.StreamEnded, e.ResponseRecorded),
 }
@@ -189,7 +199,9 @@ def kinds_of(walk: Walk) -> list[type]:
 @given(walks())
 def test_law_1_the_request_is_durable_before_it_is_dispatched(walk: Walk) -> None:
     order = kinds_of(walk)
-    assert order.count(c.Dispatch) == order.count(e.RequestRecorded) <= 1
+    handed_on = max(order.count(e.Admitted) - 1, 0)
+    assert order.count(e.RequestRecorded) <= 1
+    assert order.count(c.Dispatch) == order.count(e.RequestRecorded) + handed_on
     if c.Dispatch in order:
         assert order.index(c.RecordRequest) < order.index(e.RequestRecorded) < order.index(c.Dispatch)
 
@@ -235,6 +247,21 @@ def test_law_5_when_the_ledger_fails_the_client_gets_an_error_and_no_answer(walk
             assert (last.error, last.body) == (failures[-1].error, b"")
         else:
             assert last == c.Finish(data=frame(error_body(failures[-1].error))) != c.Finish(data=frame(DONE))
+
+
+@given(walks())
+def test_law_6_it_is_handed_on_only_before_anything_was_relayed_and_each_engine_is_recorded(walk: Walk) -> None:
+    order = kinds_of(walk)
+    for number, item in enumerate(order):
+        if item is c.Reroute:
+            assert c.Relay not in order[:number]
+    engines = [event.engine for event, _ in walk if isinstance(event, e.Admitted)]
+    for command in wanted(walk):
+        if isinstance(command, c.RecordResponse) and "request" in command.facts:
+            tried = command.facts.get("tried", [])
+            assert isinstance(tried, list)
+            assert [*tried, command.facts["engine"]] == engines
+            assert command.facts.get("attempts", 1) == len(engines)
 
 
 @given(walks())

@@ -9,6 +9,7 @@ import pytest
 
 from rempart.errors import (
     EngineError,
+    EngineRefused,
     EngineTimeout,
     EngineUnavailable,
     InvalidRequest,
@@ -180,11 +181,15 @@ def test_a_request_refused_at_admission_names_no_model() -> None:
 def test_a_fault_of_ours_before_the_request_is_recorded() -> None:
     error = RempartError("Something failed here.")
     asked = e.Asked(call=CALL)
-    for exchange, names in ((after(asked), {"operation": "chat"}), (after(asked, ADMITTED), NAMES)):
+    unrecorded = {"path": CHAT, "request": msgspec.json.decode(CALL.received)}
+    for exchange, names, held in (
+        (after(asked), {"operation": "chat"}, unrecorded),
+        (after(asked, ADMITTED), NAMES, {}),
+    ):
         facts = {**names, "outcome": "failed", "status": 500, "error": "internal_error"}
         transcript(
             exchange,
-            (e.Failed(error=error), [recorded(shown(error), **facts)]),
+            (e.Failed(error=error), [recorded({**held, **shown(error)}, **facts)]),
             (DURABLE, [SETTLE_NOTHING, c.Send(error=error)]),
         )
 
@@ -298,3 +303,98 @@ def test_a_stream_that_begins_with_nonsense_is_not_charged_for() -> None:
     assert exchange.broken is not None
     exchange.receive(e.Failed(error=exchange.broken))
     transcript(exchange, (DURABLE, [SETTLE_NOTHING, c.Send(error=exchange.broken)]))
+
+
+# Another engine, and another model.
+
+RETRYABLE = e.Admitted(served_name="served", digest="sha256:00", engine="embedded", retries=1)
+OTHER = e.Admitted(served_name="own", digest="sha256:11", engine="other", model="n")
+BUSY = EngineRefused("Too many requests.", status=429)
+WRONG = EngineRefused("Wrong.", status=400)
+
+
+def test_an_engine_that_fails_before_its_first_piece_is_replaced_and_both_are_recorded() -> None:
+    exchange = after(e.Asked(call=STREAM), RETRYABLE, e.RequestRecorded(index=1))
+    assert exchange.receive(e.Failed(error=DOWN)) == [c.Reroute(call=STREAM, error=DOWN)]
+    [dispatch] = exchange.receive(OTHER)
+    assert isinstance(dispatch, c.Dispatch)
+    assert msgspec.json.decode(dispatch.job.body)["model"] == "own"
+    [relay] = exchange.receive(e.Streamed(payloads=[HI]))
+    assert isinstance(relay, c.Relay)
+    assert b'"model":"n"' in relay.data
+    [response] = exchange.receive(e.StreamEnded())
+    assert isinstance(response, c.RecordResponse)
+    told = {name: response.facts[name] for name in ("engine", "model", "model_digest", "attempts", "tried", "outcome")}
+    assert told == {
+        "engine": "other",
+        "model": "n",
+        "model_digest": "sha256:11",
+        "attempts": 2,
+        "tried": ["embedded"],
+        "outcome": "ok",
+    }
+
+
+@pytest.mark.parametrize("error", [DOWN, LATE, nonsense(), BUSY])
+def test_what_another_engine_may_do_better_is_handed_on(error: EngineError) -> None:
+    exchange = after(e.Asked(call=CALL), RETRYABLE, e.RequestRecorded(index=1))
+    assert exchange.receive(e.Failed(error=error)) == [c.Reroute(call=CALL, error=error)]
+
+
+def test_an_answer_that_is_none_is_handed_on_too() -> None:
+    exchange = after(e.Asked(call=CALL), RETRYABLE, e.RequestRecorded(index=1))
+    [reroute] = exchange.receive(e.Answered(body=b"nonsense"))
+    assert isinstance(reroute, c.Reroute)
+
+
+@pytest.mark.parametrize("error", [WRONG, LEDGER, RempartError("Ours.")])
+def test_what_no_engine_would_do_better_is_not(error: RempartError) -> None:
+    exchange = after(e.Asked(call=CALL), RETRYABLE, e.RequestRecorded(index=1))
+    [response] = exchange.receive(e.Failed(error=error))
+    assert isinstance(response, c.RecordResponse)
+
+
+def test_a_stream_that_has_begun_is_not_handed_on() -> None:
+    exchange = after(e.Asked(call=STREAM), RETRYABLE, e.RequestRecorded(index=1), e.Streamed(payloads=[HI]))
+    [response] = exchange.receive(e.Failed(error=DOWN))
+    assert isinstance(response, c.RecordResponse)
+
+
+def test_nor_is_one_that_may_not_be_handed_on_again() -> None:
+    exchange = after(e.Asked(call=CALL), RETRYABLE, e.RequestRecorded(index=1), e.Failed(error=DOWN), OTHER)
+    [response] = exchange.receive(e.Failed(error=LATE))
+    assert isinstance(response, c.RecordResponse)
+    assert (response.facts["error"], response.facts["engine"]) == ("engine_timeout", "other")
+
+
+def test_when_no_other_engine_takes_it_the_client_gets_what_the_first_one_failed_with() -> None:
+    exchange = after(e.Asked(call=CALL), RETRYABLE, e.RequestRecorded(index=1), e.Failed(error=DOWN))
+    [response] = exchange.receive(e.Unrouted())
+    assert isinstance(response, c.RecordResponse)
+    assert (response.facts["engine"], response.facts["error"]) == ("embedded", "engine_unavailable")
+    assert "tried" not in response.facts
+    assert exchange.receive(DURABLE)[1] == c.Send(error=DOWN)
+
+
+@pytest.mark.parametrize(
+    ("event", "outcome"), [(e.ClientLeft(), "cancelled"), (e.Cut(error=ShuttingDown("Stopping.")), "cut")]
+)
+def test_who_leaves_the_queue_is_recorded_with_what_was_asked(event: e.Event, outcome: str) -> None:
+    [response] = after(e.Asked(call=CALL)).receive(event)
+    assert isinstance(response, c.RecordResponse)
+    assert (response.facts["outcome"], "request" in response.facts, "model" in response.facts) == (
+        outcome,
+        False,
+        False,
+    )
+    assert msgspec.json.decode(response.body)["request"] == msgspec.json.decode(CALL.received)
+
+
+def test_the_answer_names_the_model_that_an_alias_stands_for() -> None:
+    exchange = after(
+        e.Asked(call=CALL), msgspec.structs.replace(ADMITTED, model="canonical"), e.RequestRecorded(index=1)
+    )
+    exchange.receive(e.Answered(body=ANSWER))
+    send = exchange.receive(DURABLE)[1]
+    assert isinstance(send, c.Send)
+    assert msgspec.json.decode(send.body)["model"] == "canonical"

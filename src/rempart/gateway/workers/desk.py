@@ -36,6 +36,8 @@ class Desk:
         """Tokens set aside, by key."""
         self._dispatched: Counter[str] = Counter()
         """Requests that have not ended, by engine."""
+        self._retried: Counter[str] = Counter()
+        """Those that came to it after another one failed."""
 
     async def answer(self, question: Any) -> object:
         """Raises any `RempartError`."""
@@ -73,13 +75,17 @@ class Desk:
             case m.Dispatched():
                 self._dispatched[word.engine] += 1
                 counts.dispatched(word.engine)
+            case m.Retried():
+                self._retried[word.engine] += 1
+                counts.retried(word.engine)
             case m.Ended():
-                self._dispatched[word.engine] -= 1
+                (self._retried if word.retried else self._dispatched)[word.engine] -= 1
                 counts.ended(
                     word.engine,
                     answered=word.answered,
                     tokens_prompt=word.tokens_prompt,
                     tokens_completion=word.tokens_completion,
+                    retried=word.retried,
                 )
             case m.Recorded():
                 counts.recorded(word.key, time.time())
@@ -95,9 +101,10 @@ class Desk:
     def forget(self) -> None:
         """All that it had open is closed in the ledger. Whether what it had dispatched was answered it can no longer
         say; until now it counted as running, since the ledger did not have its end."""
-        for engine, count in self._dispatched.items():
-            self._books.counts.lost(engine, count)
+        for engine in self._dispatched.keys() | self._retried.keys():
+            self._books.counts.lost(engine, self._dispatched[engine], self._retried[engine])
         self._dispatched.clear()
+        self._retried.clear()
 
     def _reserve(self, asked: m.Reserve) -> int:
         caller = Caller(key=asked.key, actor="", role=USER, limits=asked.limits)

@@ -175,13 +175,20 @@ class Dispatched(msgspec.Struct, frozen=True, tag=True):
     engine: str
 
 
+class Retried(msgspec.Struct, frozen=True, tag=True):
+    """A request is handed to that engine after another one failed."""
+
+    engine: str
+
+
 class Ended(msgspec.Struct, frozen=True, tag=True):
-    """What was dispatched has ended."""
+    """What was dispatched or handed on has ended."""
 
     engine: str
     answered: bool
     tokens_prompt: int
     tokens_completion: int
+    retried: bool = False
 
 
 class Recorded(msgspec.Struct, frozen=True, tag=True):
@@ -203,6 +210,7 @@ TO_PRIMARY: Final = (
     | AnyTrace
     | AddCheckpoint
     | Dispatched
+    | Retried
     | Ended
     | Recorded
 )

@@ -80,8 +80,13 @@ class RemoteTally:
     def dispatched(self, engine: str) -> None:
         self._talk.tell(m.Dispatched(engine))
 
-    def ended(self, engine: str, *, answered: bool, tokens_prompt: int, tokens_completion: int) -> None:
-        self._talk.tell(m.Ended(engine, answered, tokens_prompt, tokens_completion))
+    def retried(self, engine: str) -> None:
+        self._talk.tell(m.Retried(engine))
+
+    def ended(
+        self, engine: str, *, answered: bool, tokens_prompt: int, tokens_completion: int, retried: bool = False
+    ) -> None:
+        self._talk.tell(m.Ended(engine, answered, tokens_prompt, tokens_completion, retried))
 
     def recorded(self, key: str, now: float) -> None:
         self._talk.tell(m.Recorded(key))

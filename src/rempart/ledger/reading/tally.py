@@ -34,6 +34,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     engine: str = ""
     key: str = ""
     outcome: str = ""
+    tried: tuple[str, ...] = ()
     operation: str = ""
     request: int | None = None
     tokens_prompt: int = 0
@@ -77,11 +78,22 @@ class Tally:
         self.keys[entry.key] += 1
         if entry.request is None:
             return  # refused: no engine saw it
+        asked = self._asked.pop(entry.exchange, None)
+        if entry.tried:
+            self._see_tried(entry, asked)
         counts["answered" if entry.outcome == "ok" else "failed"] += 1
         counts["tokens_prompt"] += entry.tokens_prompt
         counts["tokens_completion"] += entry.tokens_completion
-        asked = self._asked.pop(entry.exchange, None)
         self._allow(entry.engine, _allowance(entry, Parameters() if asked is None else asked.parameters))
+
+    def _see_tried(self, entry: Entry, asked: Entry | None) -> None:
+        """Engines that had it and failed: its request names the first, its response the last."""
+        for engine in entry.tried:
+            self.engines.setdefault(engine, Counter())["failed"] += 1
+            if asked is not None:  # it may have read the prompt, and have begun to answer
+                self._allow(engine, Allowance(asked.body_bytes + _TEMPLATE_TOKENS, _most(asked.parameters)))
+        for engine in (*entry.tried[1:], entry.engine):
+            self.engines.setdefault(engine, Counter())["dispatched"] += 1
 
     def _lose(self, exchange: str) -> None:
         """When only a worker died the run goes on, and with it the engine, which may have served it."""

@@ -170,7 +170,7 @@ _KEPT: Final = (
 
 _KEPT_OF_RESPONSE: Final = (
     *("operation", "model", "model_digest", "engine", "request"),
-    *("tokens_prompt", "tokens_completion", "tokens_source"),
+    *("tokens_prompt", "tokens_completion", "tokens_source", "attempts", "tried"),
 )
 
 
