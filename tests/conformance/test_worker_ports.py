@@ -94,6 +94,24 @@ async def test_what_a_worker_counts_is_counted_and_what_it_left_is_counted_no_mo
     assert primary.counts.changed_keys() == {"key": 1}
 
 
+async def test_what_was_handed_on_runs_until_it_ends_and_is_counted_then(primary: Primary) -> None:
+    async with primary.worker() as worker:
+        tally = RemoteTally(worker)
+        tally.dispatched("one")
+        for _ in range(2):
+            tally.retried("two")
+        await RemoteKeys(worker).new_seed()
+        counted = primary.counts.engines()["two"]
+        assert (counted["dispatched"], counted["running"]) == (0, 2)
+        tally.ended("one", answered=False, tokens_prompt=0, tokens_completion=0)
+        tally.ended("two", answered=True, tokens_prompt=2, tokens_completion=5, retried=True)
+        await RemoteKeys(worker).new_seed()
+        assert primary.counts.engines()["one"]["failed"] == 1
+        primary.desk.forget()
+    counted = primary.counts.engines()["two"]
+    assert (counted["dispatched"], counted["answered"], counted["running"]) == (1, 1, 0)
+
+
 class _Witness:
     async def add_checkpoint(self, body: bytes) -> m.Cosigned:
         if body == b"busy":

@@ -11,7 +11,7 @@ import pytest
 
 from rempart import errors
 from rempart.cli.main import cli
-from rempart.config.settings import Settings
+from rempart.config.settings import Model, Settings
 from rempart.formats.gguf import NotGguf
 from rempart.identity.caller import PERMISSIONS
 
@@ -66,6 +66,7 @@ def test_the_configuration_page_is_a_configuration_and_names_every_setting() -> 
         for name in getattr(settings, section).__struct_fields__:
             assert name in shown[section], f"{section}.{name}"
     assert set(shown["retention"]["standard"]) == set(settings.retention["standard"].__struct_fields__)
+    assert set(shown["models"]["llama-70b"]) == set(Model.__struct_fields__)
     named = set().union(*(engine.keys() for engine in shown["engines"]))
     assert named == set(settings.engines[0].__struct_fields__)
 
@@ -79,6 +80,7 @@ def test_defaults_in_the_configuration_page_are_the_defaults() -> None:
         defaults = msgspec.to_builtins(getattr(Settings(), section), enc_hook=str)
         for name, value in shown[section].items():
             assert value == (list(defaults[name]) if isinstance(defaults[name], tuple | list) else defaults[name]), name
+    assert msgspec.convert(shown["models"]["llama-70b"], Model) == Model()
     assert shown["retention"] == msgspec.to_builtins(Settings().retention)
 
 
@@ -175,10 +177,12 @@ def test_locks_have_hashes_and_no_address() -> None:
 
 
 def test_metrics_in_the_operations_page_exist() -> None:
+    from rempart.engines.router import Router
     from rempart.gateway.metrics import Metrics
     from rempart.ledger.writing.draft import LogState
 
     state = LogState(origin="o", entries=0, tree_size=0, root=b"", lag_s=0.0, syncs=0, failure="")
-    shown = Metrics(lambda: state).text().decode()
-    for name in re.findall(r"`(rempart_[a-z_]+)`", (ROOT / "docs" / "operations.md").read_text()):
-        assert name.removesuffix("_total") in shown, name
+    shown = Metrics(lambda: state, routed=Router([]).figures).text().decode()
+    for page in ("operations.md", "routing.md"):
+        for name in re.findall(r"`(rempart_[a-z_]+)`", (ROOT / "docs" / page).read_text()):
+            assert name.removesuffix("_total") in shown, name

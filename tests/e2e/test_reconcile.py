@@ -67,9 +67,7 @@ async def served(tmp_path: Path) -> AsyncIterator[Served]:
 
 
 def engine_of(served: Served) -> EmbeddedEngine:
-    _, engine = served.site.gateway.parts.router.route("guide")
-    assert isinstance(engine, EmbeddedEngine)
-    return engine
+    return served.site.embedded["embedded"]
 
 
 async def test_what_was_asked_through_the_gateway_is_all_that_the_engine_served(served: Served, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from rempart.config.check import is_loopback
 from rempart.config.load import explain, load, with_model
-from rempart.config.settings import Engine, Retention, Settings
+from rempart.config.settings import Engine, Model, Retention, Settings
 
 
 @pytest.fixture
@@ -164,7 +164,8 @@ def test_the_documented_configuration_is_one(tmp_path: Path) -> None:
     file.write_text(documents.read_text().split("```toml\n")[1].split("```")[0])
     settings = load({}, {}, file).settings
     assert [engine.name for engine in settings.engines] == ["embedded", "vllm"]
-    assert msgspec.structs.replace(settings, engines=Settings().engines) == Settings()
+    assert settings.models == {"llama-70b": Model()}
+    assert msgspec.structs.replace(settings, engines=Settings().engines, models={}) == Settings()
 
 
 def test_with_model_changes_the_embedded_engine_alone() -> None:
@@ -208,3 +209,14 @@ def test_without_a_model_nothing_changes() -> None:
 )
 def test_what_reaches_only_this_machine(host: str, loopback: bool) -> None:
     assert is_loopback(host) is loopback
+
+
+def test_models_are_explained_by_their_names(tmp_path: Path) -> None:
+    file = tmp_path / "rempart.toml"
+    file.write_text(
+        '[models."llama-3.1"]\npolicy = "prefix"\naliases = ["default"]\n[[engines]]\nname = "a"\nweight = 2\n'
+    )
+    assert source("models.llama-3.1.policy", {}, {}, file) == ("prefix", str(file))
+    assert source("models.llama-3.1.aliases", {}, {}, file) == (("default",), str(file))
+    assert source("models.llama-3.1.fallbacks", {}, {}, file) == ((), "default")
+    assert source("engines.a.weight", {}, {}, file) == (2.0, str(file))

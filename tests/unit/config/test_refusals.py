@@ -359,3 +359,33 @@ _variables = st.sampled_from(["REMPART_SERVER_PORT", "REMPART_SERVER_HOST", "REM
 def test_any_environment_is_settings_or_a_configuration_error(environment: dict[str, str]) -> None:
     with contextlib.suppress(ConfigError):
         load({}, environment)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[models.a]\npolcy = 1", "there is no setting `models.<name>.polcy`."),
+        ('[models.a]\npolicy = "magic"', "models.<name>.policy is 'magic'."),
+        ('[models.a]\naliases = ["a"]', "models.a.aliases has 'a', which names 'a'."),
+        ('[models.a]\naliases = ["b"]\n[models.b]', "models.a.aliases has 'b', which names 'b'."),
+        (
+            '[models.a]\naliases = ["c"]\n[models.b]\naliases = ["c"]',
+            "models.b.aliases has 'c', which names 'a'.",
+        ),
+        ('[models.a]\naliases = [""]', "models.a.aliases has ''."),
+        ('[models.a]\nfallbacks = ["a"]', "models.a.fallbacks names a model twice."),
+        ('[models.a]\nfallbacks = ["b", "b"]', "models.a.fallbacks names a model twice."),
+        (
+            '[models.a]\nfallbacks = ["c"]\n[models.b]\naliases = ["c"]',
+            "models.a.fallbacks has 'c', which is an alias.",
+        ),
+        ('[models.a]\nfallbacks = ["b", "c", "d", "e", "f", "g", "h", "i", "j"]', "models.a.fallbacks has 9."),
+        ('[[engines]]\nname = "a"\nweight = 0', "engines.a.weight is 0."),
+        ('[[engines]]\nname = "a"\nweight = nan', "engines.a.weight is nan."),
+        ('[[engines]]\nname = "a"\nmax_concurrent = -1', "engines.a.max_concurrent is -1."),
+        ("[server]\nqueue_max = -1", "server.queue_max is -1."),
+        ("[server]\nqueue_s = 0", "server.queue_s must be positive."),
+    ],
+)
+def test_routing_that_makes_no_sense_is_refused(tmp_path: Path, text: str, message: str) -> None:
+    assert refused(tmp_path, text).message == f"{tmp_path / 'rempart.toml'}: {message}"
