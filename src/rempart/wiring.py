@@ -23,6 +23,7 @@ import msgspec
 
 from rempart import limits
 from rempart.config.check import is_loopback
+from rempart.config.secrets import read_secret
 from rempart.config.settings import Engine as EngineSettings
 from rempart.config.settings import Keys, Server, Settings
 from rempart.console.pages import Pages
@@ -382,12 +383,7 @@ def guide_path() -> Path:
 def _secret(path: Path | None) -> str:
     if path is None:
         return ""
-    try:
-        if path.stat().st_mode & 0o077:
-            raise KeystoreError(f"{path} can be read by others.", hint=f"Run: chmod go-rwx {path}")
-        secret = path.read_bytes().strip()
-    except OSError as error:
-        raise ConfigError(f"{path} cannot be read: {error.strerror}.", hint="See engines.api_key_file.") from error
+    secret = read_secret(path, "engines.api_key_file").strip()
     if not re.fullmatch(rb"[!-~]*", secret):
         raise ConfigError(
             f"{path} holds more than a key.", hint="One line of printable ASCII; see engines.api_key_file."

@@ -14,6 +14,7 @@ import msgspec
 from rempart.config.settings import Settings
 from rempart.engines.openai import tls_context
 from rempart.errors import ConfigError
+from rempart.ipc.ending import tell_end
 from rempart.ledger.log.checkpoint import Verifier
 from rempart.ledger.log.policy import Policy
 from rempart.ledger.reading.timestamps import read_authority
@@ -98,13 +99,8 @@ async def last_stamp(stamping: Timestamping | None) -> AsyncIterator[None]:
 
 def _keep_running(stack: contextlib.AsyncExitStack, work: Coroutine[Any, Any, None], done: str) -> None:
     """In the background, until the stack ends. A mistake of ours in there must be seen, and must not end the rest."""
-
-    def tell_end(task: asyncio.Task[None]) -> None:
-        if not task.cancelled() and task.exception() is not None:
-            _log.critical("The log is no longer %s; restart the server.", done, exc_info=task.exception())
-
     running = asyncio.create_task(work)
-    running.add_done_callback(tell_end)
+    tell_end(running, _log, f"The log is no longer {done}")
     stack.push_async_callback(_end, running)
 
 

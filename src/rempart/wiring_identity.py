@@ -15,8 +15,9 @@ from typing import Final
 import msgspec
 
 from rempart import limits
+from rempart.config.secrets import read_secret
 from rempart.config.settings import Settings, Shared
-from rempart.errors import ConfigError, KeystoreError, SharedStateUnavailable
+from rempart.errors import SharedStateUnavailable
 from rempart.gateway.ports import AccountsHere
 from rempart.identity.following import Following, Started
 from rempart.identity.keyring import KeyRing
@@ -27,6 +28,7 @@ from rempart.identity.postgres_quota import PostgresQuota, QuotaThread, late
 from rempart.identity.quota import Meter
 from rempart.identity.shared_secret import SharedSecret, derive
 from rempart.ipc.asking import Asking, Bound
+from rempart.ipc.ending import tell_end
 from rempart.ledger.keys.configured import open_keystore
 from rempart.ledger.keys.keystore import Keystore
 from rempart.ledger.reading.usage import Used, used_of_day
@@ -98,7 +100,8 @@ async def identified(settings: Settings, journal: Journal) -> AsyncIterator[Iden
             following = Following(watching, known.ring, lambda one: _local(journal, one), leased, started)
             following.back = partial(_renew, lender, known)
             task = asyncio.create_task(following.follow(), name="shared state")
-            task.add_done_callback(_tell_end)
+            # Keys are then believed no more after `shared.believed_s`.
+            tell_end(task, _log, "Shared keys are no longer followed")
             try:
                 yield Identity(known=known, meter=leased, totals=leased.totals, used=used, following=following)
             finally:
@@ -192,17 +195,4 @@ def list_rows(settings: Settings) -> list[KeyRow]:
 
 def _secret(shared: Shared) -> SharedSecret:
     """Raises `ConfigError`, `KeystoreError` when others may read it."""
-    path = shared.secret_file or Path()
-    try:
-        if path.stat().st_mode & 0o077:
-            raise KeystoreError(f"{path} can be read by others.", hint=f"Run: chmod go-rwx {path}")
-        with path.open("rb") as file:
-            return derive(file.read(limits.root_bytes_max))
-    except OSError as error:
-        raise ConfigError(f"{path} cannot be read: {error.strerror}.", hint="See shared.secret_file.") from error
-
-
-def _tell_end(task: asyncio.Task[None]) -> None:
-    """A mistake of ours in there must be seen; keys are then believed no more after `shared.believed_s`."""
-    if not task.cancelled() and task.exception() is not None:
-        _log.critical("Shared keys are no longer followed; restart the server.", exc_info=task.exception())
+    return derive(read_secret(shared.secret_file or Path(), "shared.secret_file", limits.root_bytes_max))

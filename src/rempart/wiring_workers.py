@@ -205,7 +205,7 @@ def _parts(
         router=router,
         console=Pages(),
         vkey=partial(read_vkey, settings.data),
-        handovers=partial(proofs, ledger_directory(settings.data)),
+        handovers=partial(proofs, ledger),
         reads=Reads(journal, worker.ring, four_eyes=settings.ledger.four_eyes),
         archive=ArchiveThread(partial(open_archive, settings)),
         prove=partial(prove, ledger / "log"),

@@ -81,6 +81,14 @@ class Response:
             self._client._take_back(self._connection)
 
 
+class Answered(msgspec.Struct, frozen=True):
+    """A whole answer."""
+
+    status: int
+    content_type: bytes
+    body: bytes
+
+
 class Client:
     """All connections to one peer. `name` is what errors call it."""
 
@@ -105,6 +113,19 @@ class Client:
         if response is None:
             raise self.unavailable("closed its connection")
         return response
+
+    async def post(self, url: SplitResult, content_type: str, body: bytes, answer_bytes_max: int) -> Answered:
+        """`body` to `url`, and all of what is answered. Raises the errors of its kind."""
+        head = (
+            f"POST {url.path or '/'} HTTP/1.1\r\nHost: {url.netloc}\r\nAccept-Encoding: identity\r\n"
+            f"Content-Type: {content_type}\r\nContent-Length: {len(body)}\r\n\r\n"
+        )
+        response = await self.request(url, head.encode(), body)
+        try:
+            answer = await response.whole(answer_bytes_max)
+        finally:
+            response.close()
+        return Answered(response.status, response.content_type, answer)
 
     async def _try(self, url: SplitResult, head: bytes, body: bytes, kept: _Connection | None) -> Response | None:
         """None when the connection was closed before any byte of an answer."""

@@ -81,9 +81,9 @@ _encoder = msgspec.json.Encoder()
 _decoder = msgspec.json.Decoder(_Content)
 
 
-def shared_session(conninfo: str) -> Session:
-    """To the database of what is shared; it listens to nothing."""
-    return Session(conninfo, _failed, call_s=limits.shared_call_s)
+def shared_session(conninfo: str, *, listens: bool = False) -> Session:
+    """To the database of what is shared."""
+    return Session(conninfo, _failed, call_s=limits.shared_call_s, opened=_listen if listens else None)
 
 
 class PostgresKeys:
@@ -94,7 +94,7 @@ class PostgresKeys:
 
         Raises `SharedStateUnavailable`, `ConfigError` when the database was begun with another secret."""
         self._secret = secret
-        self._session = Session(conninfo, _failed, call_s=limits.shared_call_s, opened=_listen if listens else _ready)
+        self._session = shared_session(conninfo, listens=listens)
         with self._session.transaction() as connection:
             connection.execute("SELECT pg_advisory_xact_lock(%s)", (_ADVISORY_LOCK,))
             if connection.execute("SELECT to_regclass('rempart_shared.state')").fetchone() == (None,):
@@ -147,7 +147,7 @@ class PostgresKeys:
             query = "SELECT version, extract(epoch FROM clock_timestamp())::float8 FROM rempart_shared.state"
             found = connection.execute(query).fetchone()
             if found is None:
-                raise _failed("The state of the shared keys is gone.", "Restore rempart_shared from its backup.")
+                raise _gone()
             rows: list[Stored] = []
             if found[0] != version:
                 query = f"{_ROWS} WHERE version > %s ORDER BY version"
@@ -169,7 +169,7 @@ class PostgresKeys:
         with self._session.transaction() as connection:
             found = connection.execute(_COUNT_UP).fetchone()
             if found is None:
-                raise _failed("The state of the shared keys is gone.", "Restore rempart_shared from its backup.")
+                raise _gone()
             yield connection, found[0]
             connection.execute("SELECT pg_notify(%s, '')", (KEYS_CHANNEL,))
 
@@ -189,13 +189,13 @@ def _name(id_: str, version: int, mac: bytes) -> bytes:
     return b"key/%s/%d/%s" % (id_.encode(), version, mac)
 
 
-def _ready(connection: psycopg.Connection[Any]) -> None:
-    """Nothing is awaited there."""
-
-
 def _listen(connection: psycopg.Connection[Any]) -> None:
     connection.execute(f"LISTEN {KEYS_CHANNEL}")
     connection.execute(f"LISTEN {RECALL_CHANNEL}")
+
+
+def _gone() -> SharedStateUnavailable:
+    return _failed("The state of the shared keys is gone.", "Restore rempart_shared from its backup.")
 
 
 def _failed(message: str, hint: str) -> SharedStateUnavailable:

@@ -25,14 +25,10 @@ Opened = Callable[["psycopg.Connection[Any]"], None]
 _HINT = "Check that it runs and takes connections; it is tried again with the next call."
 
 
-def _nothing(connection: psycopg.Connection[Any]) -> None:
-    """A new connection is used as it is."""
-
-
 class Session:
     """Used by one thread at a time; `abort` alone may be called from another."""
 
-    def __init__(self, conninfo: str, fails: Fails, *, call_s: int, opened: Opened = _nothing) -> None:
+    def __init__(self, conninfo: str, fails: Fails, *, call_s: int, opened: Opened | None = None) -> None:
         """`conninfo` as libpq reads it; its password belongs in a passfile. `call_s`: how long a statement may take.
         `opened` gets each new connection before anybody else; when it raises there is none."""
         self._conninfo = conninfo
@@ -103,7 +99,8 @@ class Session:
                 connection.execute("SET synchronous_commit = on")
             if connection.execute("SHOW fsync").fetchone() != ("on",):
                 raise self._fails("PostgreSQL runs with fsync off: it may lose keys.", "Set fsync = on.")
-            self._opened(connection)
+            if self._opened is not None:
+                self._opened(connection)
         except BaseException:
             connection.close()
             raise

@@ -22,6 +22,7 @@ from rempart.gateway.workers import messages as m
 from rempart.gateway.workers.crew import Crew, Member
 from rempart.gateway.workers.desk import Books, Desk
 from rempart.ipc.channel import ChannelClosed
+from rempart.ipc.ending import tell_end
 from rempart.ipc.talk import Talk
 from rempart.ledger.writing.journal import Sequencer
 from rempart.ledger.writing.remote import share
@@ -60,7 +61,7 @@ async def staffed(crew: Crew, staff: Staff, stop: Stop) -> AsyncIterator[None]:
     keeping = [asyncio.create_task(one.keep(), name=f"worker w{one.number}") for one in supervisors]
     others = [asyncio.create_task(one) for one in (_tell(crew, staff), _check(crew), _pass_on(crew, stop))]
     for task in (*keeping, *others):
-        task.add_done_callback(_tell_end)
+        tell_end(task, _log, "Workers are no longer looked after")
     try:
         await asyncio.gather(*(one.tried.wait() for one in supervisors))
         yield
@@ -70,12 +71,6 @@ async def staffed(crew: Crew, staff: Staff, stop: Stop) -> AsyncIterator[None]:
         for task in (*keeping, *others):
             task.cancel()
         await asyncio.gather(*keeping, *others, return_exceptions=True)
-
-
-def _tell_end(task: asyncio.Task[None]) -> None:
-    """A mistake of ours in there must be seen, and must not end the answering."""
-    if not task.cancelled() and task.exception() is not None:
-        _log.critical("Workers are no longer looked after; restart the server.", exc_info=task.exception())
 
 
 async def _tell(crew: Crew, staff: Staff) -> None:

@@ -78,16 +78,18 @@ class Replicator:
     def round(self, tell: Tell | None = None) -> Copied:
         """Raises `LedgerCorrupt` when the source is not what was signed, `LedgerUnavailable` when it cannot be read, or
         the copy cannot be written."""
-        self._copy_previous()
-        return self._rounds(tell)
+        inventory = self._source.inventory()
+        self._copy_previous(inventory.previous)
+        return self._rounds(inventory, tell)
 
-    def _rounds(self, tell: Tell | None) -> Copied:
+    def _rounds(self, inventory: Inventory, tell: Tell | None = None) -> Copied:
         failure: RempartError | None = None
         for _ in range(_LOOKS):
             try:
-                return self._round(tell)
+                return self._round(self._handovers(inventory), tell)
             except Gone as error:  # the source went on meanwhile
                 failure = error
+                inventory = self._source.inventory()
             except OSError as error:
                 raise LedgerUnavailable(
                     f"The copy cannot be written: {error.strerror}.", hint="Look at the disk of the copy; it is kept."
@@ -99,10 +101,9 @@ class Replicator:
     def close(self) -> None:
         self._bodies.close()
 
-    def _round(self, tell: Tell | None) -> Copied:
+    def _round(self, handovers: list[tuple[Handover, bytes]], tell: Tell | None) -> Copied:
         before = self._replica.size
         witnessed = self._witnessed()  # first: it must not be ahead of what is copied
-        handovers = self._handovers(self._source.inventory())
         verifier = led_to(self._replica.verifier, [one for one, _ in handovers])
         tree = SourceTree.read(self._source, verifier)
         tree.require_forward(before, self._replica.root)
@@ -222,16 +223,16 @@ class Replicator:
                     break  # half of it was taken away there: no reason to stop copying the log
                 replace_durably({self._replica.ledger / path: data}, _LOG_MODE)
 
-    def _copy_previous(self) -> None:
+    def _copy_previous(self, numbers: list[int]) -> None:
         """Logs that this one continues do not change: they are copied once. They have none of their own."""
-        for number in self._source.inventory().previous:
+        for number in numbers:
             ledger = previous_directory(self._replica.ledger, number)
             if is_replica(ledger) and (ledger / "log" / "checkpoint").exists():
                 continue
             source = self._source.previous(number)
             replicator = Replicator(source, ledger, Verifier.from_vkey(source.read(VKEY).decode(errors="replace")))
             try:
-                replicator._rounds(None)
+                replicator._rounds(source.inventory())
             finally:
                 replicator.close()
 

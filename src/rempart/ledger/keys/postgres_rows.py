@@ -67,7 +67,7 @@ class PostgresRows:
 
         Raises `KeystoreError`, `KeystoreTaken` when another gateway owns them.
         """
-        opened = _take if owner else _leave
+        opened = _take if owner else None
         self._session = Session(conninfo, _failed, call_s=limits.keystore_call_s, opened=opened)
         self._transaction = self._session.transaction
         with self._transaction() as connection:
@@ -135,10 +135,6 @@ class PostgresRows:
 
 def _failed(message: str, hint: str) -> KeystoreAway:
     return KeystoreAway(message, hint=hint)
-
-
-def _leave(connection: psycopg.Connection[Any]) -> None:
-    """Whoever reads beside the owner."""
 
 
 def _take(connection: psycopg.Connection[Any]) -> None:

@@ -39,9 +39,15 @@ def handover_indices(ledger: Path) -> list[int]:
     return sorted(int(name[1]) for name in names if name)
 
 
+def handover_files(ledger: Path) -> list[tuple[Handover, bytes]]:
+    """Ascending, with the bytes of each. Raises `LedgerCorrupt` when one does not hold in itself."""
+    read = ((index, read_file(handover_path(ledger, index))) for index in handover_indices(ledger))
+    return [(parse_handover(index, data), data) for index, data in read]
+
+
 def read_handovers(ledger: Path) -> list[Handover]:
     """Ascending. Raises `LedgerCorrupt` when one does not hold in itself."""
-    return [parse_handover(index, read_file(handover_path(ledger, index))) for index in handover_indices(ledger)]
+    return [one for one, _ in handover_files(ledger)]
 
 
 def parse_handover(index: int, data: bytes) -> Handover:

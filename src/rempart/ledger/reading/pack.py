@@ -34,11 +34,10 @@ from rempart.ledger.log.checkpoint import Checkpoint, parse_note
 from rempart.ledger.log.consistency import check_prefix
 from rempart.ledger.log.merkle import consistency_proof
 from rempart.ledger.log.proof import TlogProof, encode
-from rempart.ledger.reading.handovers import handover_path, read_handovers
-from rempart.ledger.reading.prove import Proven, Prover, TileReader
+from rempart.ledger.reading.handovers import handover_files
+from rempart.ledger.reading.prove import Proven, Prover
 from rempart.ledger.reading.timestamps import covering
 from rempart.ledger.store.files import replace_durably
-from rempart.ledger.store.logfiles import read_file
 
 _VERIFIERS: Final = {"verify.py": "verify_pack.py", "verify_timestamps.py": "verify_timestamps.py"}
 _FILES_OF_STAMP: Final = 3
@@ -103,8 +102,8 @@ def write_pack(
     for index, revealed in disclosed.items():
         content = {"salt": revealed.salt.hex(), "content": base64.b64encode(revealed.content).decode()}
         written[to / "disclosed" / f"{index}.json"] = msgspec.json.encode(content)
-    stamps = _stamps(log, wanted, head)
-    written |= {to / name: data for name, data in (stamps | _handovers(log, head)).items()}
+    stamps = _stamps(log.parent, wanted, prover)
+    written |= {to / name: data for name, data in (stamps | _handovers(log.parent, prover)).items()}
     readme = _README.format(origin=head.origin, count=len(wanted), size=head.size, stamps=_STAMPS if stamps else "")
     written[to / "README.txt"] = readme.encode()
     for name, source in _VERIFIERS.items():
@@ -121,31 +120,31 @@ def write_pack(
     )
 
 
-def _stamps(log: Path, indices: list[int], head: Checkpoint) -> dict[str, bytes]:
+def _stamps(ledger: Path, indices: list[int], prover: Prover) -> dict[str, bytes]:
     found: dict[str, bytes] = {}
-    for kept in covering(log.parent, indices, head.size):
+    for kept in covering(ledger, indices, prover.head.size):
         name = f"timestamps/{kept.size}"
         found |= {f"{name}.tst": kept.token, f"{name}.checkpoint": kept.note}
-        found[f"{name}.consistency"] = _beginning(log, parse_note(kept.note)[1], head, "Its authority has stamped")
+        found[f"{name}.consistency"] = _beginning(prover, parse_note(kept.note)[1], "Its authority has stamped")
     return found
 
 
-def _handovers(log: Path, head: Checkpoint) -> dict[str, bytes]:
+def _handovers(ledger: Path, prover: Prover) -> dict[str, bytes]:
     found: dict[str, bytes] = {}
-    for one in read_handovers(log.parent):
-        if one.head.size > head.size:
+    for one, data in handover_files(ledger):
+        if one.head.size > prover.head.size:
             continue  # the witnesses have not seen it yet: the key before it still signs what they have
         name = f"handovers/{one.index}"
-        found[f"{name}.tlog-proof"] = read_file(handover_path(log.parent, one.index))
-        found[f"{name}.consistency"] = _beginning(log, one.head, head, "Its former key has signed")
+        found[f"{name}.tlog-proof"] = data
+        found[f"{name}.consistency"] = _beginning(prover, one.head, "Its former key has signed")
     return found
 
 
-def _beginning(log: Path, old: Checkpoint, head: Checkpoint, who: str) -> bytes:
-    """That the tree of `old` is the beginning of that of `head`: base64, a hash a line. Raises `LedgerCorrupt`."""
-    node = TileReader(log, Prover(log).head.size).node
-    check_prefix(old, head, node, who)
-    return b"".join(base64.b64encode(hash_) + b"\n" for hash_ in consistency_proof(old.size, head.size, node))
+def _beginning(prover: Prover, old: Checkpoint, who: str) -> bytes:
+    """That the tree of `old` is the beginning of the prover's: base64, a hash a line. Raises `LedgerCorrupt`."""
+    check_prefix(old, prover.head, prover.node, who)
+    proof = consistency_proof(old.size, prover.head.size, prover.node)
+    return b"".join(base64.b64encode(hash_) + b"\n" for hash_ in proof)
 
 
 def proof_of(proven: Proven) -> TlogProof:

@@ -96,6 +96,10 @@ class Prover:
         hashes = inclusion_proof(index, size, self._reader.node)
         return Proven(index=index, entry=entry, hashes=hashes, checkpoint=self.checkpoint)
 
+    def node(self, level: int, place: int) -> bytes:
+        """Hash of a perfect subtree. Raises `LedgerCorrupt`."""
+        return self._reader.node(level, place)
+
     def tile(self, level: int, number: int) -> list[bytes]:
         """The hashes that a tile holds in the tree under the checkpoint. Raises `LedgerCorrupt`."""
         whole = self.head.size >> tiles.TILE_BITS * level

@@ -26,7 +26,7 @@ from rempart.errors import ConfigError, LedgerCorrupt
 from rempart.ledger.log.checkpoint import parse_note
 from rempart.ledger.log.consistency import check_prefix
 from rempart.ledger.log.timestamp import Authority
-from rempart.ledger.reading.prove import Prover, TileReader
+from rempart.ledger.reading.prove import Prover
 from rempart.ledger.store.logfiles import previous_directory, previous_logs, read_file
 
 DIRECTORY: Final = "timestamps"
@@ -111,7 +111,7 @@ def _check_log(ledger: Path, authority: Authority) -> Stamped | None:
     sizes = stamped_sizes(ledger)  # first: the log goes on, so that its head is not behind them
     if not sizes:
         return None
-    head = Prover(ledger / "log").head
+    prover = Prover(ledger / "log")
     told: list[tuple[datetime, int]] = []
     for size in sizes:
         try:
@@ -120,7 +120,7 @@ def _check_log(ledger: Path, authority: Authority) -> Stamped | None:
             if stamped.size != size:
                 raise LedgerCorrupt(f"It is of {stamped.size} entries.")
             told.append((authority.check(kept.token, kept.note), size))
-            check_prefix(stamped, head, TileReader(ledger / "log", head.size).node, _WHO)
+            check_prefix(stamped, prover.head, prover.node, _WHO)
         except LedgerCorrupt as error:
             where = token_path(ledger, size).relative_to(ledger.parent)
             raise LedgerCorrupt(f"{error.message} ({where})", hint=error.hint or _HINT) from error

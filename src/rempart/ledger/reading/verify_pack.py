@@ -40,6 +40,7 @@ if __name__ == "__main__" and not sys.flags.safe_path:
 
 import argparse
 import base64
+import functools
 import hashlib
 import hmac
 import json
@@ -452,6 +453,7 @@ def check_stamps(pack: Pack, checkpoint: tuple[str, int, bytes], ca: bytes | Non
     return {"stamps": [{"entries": size, "time": time} for size, time in found], "unchecked": unchecked}
 
 
+@functools.cache
 def stamps_module() -> Any:
     """`verify_timestamps.py`, which stands beside this file: its source, since Python would take a compiled one."""
     path = Path(__file__).parent / "verify_timestamps.py"

@@ -48,21 +48,13 @@ class TimestampClient:
         return await asyncio.to_thread(self._authority.accept, answer, asked, note)
 
     async def _post(self, request: bytes) -> bytes:
-        head = (
-            f"POST {self._url.path or '/'} HTTP/1.1\r\nHost: {self._url.netloc}\r\nAccept-Encoding: identity\r\n"
-            f"Content-Type: {_QUERY}\r\nContent-Length: {len(request)}\r\n\r\n"
-        )
-        response = await self._client.request(self._url, head.encode(), request)
-        try:
-            answer = await response.whole(limits.timestamp_bytes_max)
-        finally:
-            response.close()
+        response = await self._client.post(self._url, _QUERY, request, limits.timestamp_bytes_max)
         if response.status != 200 or response.content_type != _REPLY:
             kind = response.content_type.decode("latin-1") or "nothing"
             raise TimestampError(
                 f"{self._client} answers {response.status} with {kind[:64]}, not a time stamp.", hint=_KIND.look
             )
-        return answer
+        return response.body
 
     def close(self) -> None:
         self._client.close()

@@ -17,7 +17,7 @@ import msgspec
 
 from rempart import limits
 from rempart.errors import ConfigError, LedgerCorrupt, RempartError, WitnessError
-from rempart.http.connection import Client, Kind
+from rempart.http.connection import Answered, Client, Kind
 from rempart.ledger.log.checkpoint import Checkpoint, Signature, read_note, read_signatures, read_text, signed_by
 from rempart.ledger.log.consistency import HINT, Alarm, Breach
 from rempart.ledger.log.merkle import consistency_proof
@@ -72,7 +72,8 @@ class WitnessClient:
     def __init__(self, url: str, witnesses: Sequence[Witness], tls: ssl.SSLContext | None) -> None:
         self.witnesses = tuple(witnesses)
         self.name = _shown(witnesses[0].name)
-        self._url = _parse(url, self.name)
+        base = _parse(url, self.name)
+        self._url = base._replace(path=base.path.rstrip("/") + PATH)
         self._client = Client(self.name, tls, _KIND)
         self._size = 0
         """Of the latest checkpoint that it has cosigned, as far as is known."""
@@ -95,19 +96,20 @@ class WitnessClient:
         size = shown.head.size
         for _ in range(_TRIES):
             old = self._size if self._size <= size else 0
-            status, content_type, body = await self._post(shown, old)
-            match status:
+            answer = await self._post(shown, old)
+            match answer.status:
                 case 200:
-                    lines = self._lines(body, read_note(shown.note).text)
+                    lines = self._lines(answer.body, read_note(shown.note).text)
                     self._size = size
                     return lines
-                case 409 if content_type == SIZE_TYPE:
-                    self._correct(body, old, size)
+                case 409 if answer.content_type == SIZE_TYPE:
+                    self._correct(answer.body, old, size)
                 case 422:
                     raise Breached(Alarm(Breach.TRUNCATION, self.name, old), size)
                 case _:
                     raise WitnessError(
-                        f"{self._client} refuses our checkpoint ({status}).", hint=_REFUSALS.get(status, "")
+                        f"{self._client} refuses our checkpoint ({answer.status}).",
+                        hint=_REFUSALS.get(answer.status, ""),
                     )
         raise WitnessError(f"{self._client} says another size at each try.", hint=_KIND.look)
 
@@ -140,20 +142,10 @@ class WitnessClient:
                 return True
         return False
 
-    async def _post(self, shown: Shown, old: int) -> tuple[int, bytes, bytes]:
-        """Status, content type and body."""
+    async def _post(self, shown: Shown, old: int) -> Answered:
         proof = await asyncio.to_thread(shown.prove, old)
         body = encode(Submission(old, tuple(proof), shown.note))
-        head = (
-            f"POST {self._url.path.rstrip('/')}{PATH} HTTP/1.1\r\nHost: {self._url.netloc}\r\n"
-            f"Accept-Encoding: identity\r\nContent-Type: text/plain\r\nContent-Length: {len(body)}\r\n\r\n"
-        )
-        response = await self._client.request(self._url, head.encode(), body)
-        try:
-            answer = await response.whole(limits.witness_answer_bytes_max)
-        finally:
-            response.close()
-        return response.status, response.content_type, answer
+        return await self._client.post(self._url, "text/plain", body, limits.witness_answer_bytes_max)
 
     def close(self) -> None:
         self._client.close()
