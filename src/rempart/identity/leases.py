@@ -178,7 +178,8 @@ class LeasedMeter:
         for key, kind in list(self._lines):
             line = self._line(key, kind)
             back = line.free > 0 and (everything or line.recalled or line.used_at < idle_since)
-            line.recalled = False
+            if line.lending is None:  # else what it brings is waited for, and what is not used then goes back
+                line.recalled = False
             if line.free < 0:
                 charged.append((line, line.free))
             if line.free < 0 or (back and line.lending is None):

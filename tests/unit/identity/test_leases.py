@@ -145,6 +145,21 @@ async def test_tokens_that_one_gateway_does_not_use_another_one_gets() -> None:
     assert "40 are left" in tried[2].message
 
 
+async def test_two_gateways_that_ask_each_other_at_once_do_not_both_keep_what_they_have() -> None:
+    lender = Lender()
+    both = lender.gateway(), lender.gateway()
+    who = caller(tokens_per_day=130)
+    for gateway in both:
+        found = await admitted(gateway, who, Wanted(prompt=10, completion=40))
+        assert isinstance(found, Reservation)
+        gateway.settle(found, 10, NOON_S)  # each has 40 left, and the lender 30
+    assert count(await asyncio.gather(*(admitted(one, who) for one in both))) == 0
+    for gateway in both:
+        await gateway.flush()
+    lender.now += limits.lease_again_s
+    assert count(await asyncio.gather(*(admitted(one, who) for one in both))) == 1
+
+
 async def test_what_is_not_used_goes_back_after_a_while_and_at_the_end() -> None:
     lender = Lender()
     gateway = lender.gateway()
