@@ -10,6 +10,7 @@ import errno
 import os
 import secrets
 import sqlite3
+import threading
 from collections.abc import Callable, Iterator
 from functools import wraps
 from pathlib import Path
@@ -39,10 +40,11 @@ KEPT = {name: b"value " + name[1].encode() for name in BY_SHARD.values()}
 
 
 class Faults:
-    """Counts calls, and lets one of them fail."""
+    """Counts the calls of the thread that made it, and lets one of them fail. What other threads open is not ours."""
 
     def __init__(self, at: int, mode: str) -> None:
         self._at, self._mode = at, mode
+        self._thread = threading.get_ident()
         self.calls = 0
         self.armed = True
         self._happened = False
@@ -55,6 +57,8 @@ class Faults:
     def around(self, name: str, call: Callable[..., Any], error: Callable[[], BaseException]) -> Callable[..., Any]:
         @wraps(call)
         def counted(*arguments: Any, **named: Any) -> Any:
+            if threading.get_ident() != self._thread:
+                return call(*arguments, **named)
             self.calls += 1
             self.names.append(name)
             here = self.calls == self._at and self.armed
