@@ -37,7 +37,7 @@ check: $(VENV)/.tested
 	$(BIN)/python tools/tidy.py
 
 test: check
-	$(BIN)/pytest -n logical --dist loadfile
+	$(BIN)/pytest -n $$((2 * $$(nproc))) --dist loadfile  # two a core: they wait for disks, clocks and each other
 
 bench: $(VENV)/.tested
 	$(BIN)/python -m rempart.bench --out build/bench

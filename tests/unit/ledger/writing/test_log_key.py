@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from rempart import limits
 from rempart.errors import ConfigError, KeystoreError, LedgerCorrupt, RempartError, UsageError
 from rempart.ledger.copying.replicate import Replicator
 from rempart.ledger.copying.source import FolderSource
@@ -61,6 +62,12 @@ def signed_by(site: SmallSite, vkey: str) -> bool:
 async def covered(site: SmallSite) -> None:
     while site.journal.state().tree_size < site.journal.state().entries:
         await asyncio.sleep(0.01)
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "segment_bytes", 1 << 20)
+    monkeypatch.setattr(limits, "integrate_s", 0.1)
 
 
 @pytest.fixture
